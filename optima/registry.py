@@ -1,0 +1,134 @@
+"The truth about what was run: one line per finished experiment, sorted by key."
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from optima.errors import OptimaError
+from optima.store import Store, canonical, locked, make_folder, write_text
+
+FILE = "registry.jsonl"
+FIELDS = {"key": str, "system": str, "preset": str, "seed": int,
+          "settings": dict, "results": dict, "cost": dict, "machine": dict}
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "trl", "pydantic-monty", "numpy")
+
+
+def registry_path(runs: Path) -> Path:
+    "The registry's file of a runs folder, or the file itself when that is named."
+    runs = Path(runs)
+    return runs if runs.suffix == ".jsonl" else runs / FILE
+
+
+def check_line(line, where: str) -> dict:
+    "The line, when it has every field in its type."
+    if not isinstance(line, dict):
+        raise OptimaError(f"{where}: expected a JSON object")
+    for name, kind in FIELDS.items():
+        if not isinstance(line.get(name), kind):
+            raise OptimaError(f"{where}: field {name!r} is missing or is no {kind.__name__}")
+    return line
+
+
+def parse_line(text: str, where: str) -> dict:
+    "One line of text as a registry line, or an OptimaError that says where."
+    try:
+        line = json.loads(text)
+    except ValueError as error:
+        raise OptimaError(f"{where}: not JSON ({error}); take the line out and run the same command again") from error
+    return check_line(line, where)
+
+
+def read_registry(
+    runs: Path,  # a runs folder, or a registry.jsonl
+) -> list[dict]:
+    "All lines, sorted by key; none when there is no registry yet."
+    path = registry_path(runs)
+    if not path.is_file():
+        return []
+    texts = enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1)
+    lines = [parse_line(text, f"{path}, line {number}") for number, text in texts if text.strip()]
+    return sorted(lines, key=lambda line: line["key"])
+
+
+def find_line(runs: Path, key: str) -> dict | None:
+    "The line of one experiment, or None."
+    return next((line for line in read_registry(runs) if line["key"] == key), None)
+
+
+def registry_text(lines: list[dict]) -> str:
+    "Lines as the registry's bytes: canonical, sorted by key, the last of equal keys."
+    by_key = {line["key"]: line for line in lines}
+    return "".join(canonical(by_key[key]) + "\n" for key in sorted(by_key))
+
+
+def add_line(
+    runs: Path,  # the runs folder
+    line: dict,  # key, system, preset, seed, settings, results, cost, machine
+) -> dict:
+    "Add the line, or put it in the place of the one with its key; other processes wait meanwhile."
+    check_line(line, f"experiment {line.get('key')}")
+    make_folder(runs)
+    with locked(Store(runs).lock_path("registry"), "waiting for {holder}, which writes the registry"):
+        write_text(registry_path(runs), registry_text(read_registry(runs) + [line]))
+    return line
+
+
+def package_versions(names: tuple = PACKAGES) -> dict[str, str]:
+    "The installed versions, without importing anything."
+    return {name: package_version(name) for name in names}
+
+
+def package_version(name: str) -> str:
+    "One package's version, or '' when it is not installed."
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def cpu_name() -> str:
+    "The processor's name as its maker gives it."
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def cores() -> int:
+    "The processor cores that this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_gb() -> float:
+    "The machine's memory in gigabytes."
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+
+
+def git(*arguments: str) -> str | None:
+    "What git says in the folder that the package lies in; None without git or without a repository."
+    try:
+        root = Path(__file__).resolve().parent.parent
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def machine() -> dict:
+    "What ran the experiment: versions, hardware, the commit and whether the tree was clean."
+    changes = git("status", "--porcelain")
+    return {"python": platform.python_version(), "system": platform.system(), "cpu": cpu_name(), "cores": cores(),
+            "memory_gb": memory_gb(), "packages": package_versions(), "commit": git("rev-parse", "HEAD") or "",
+            "clean": changes == ""}
+
+
+def peak_memory_mb() -> int:
+    "The most memory that this process has held so far, in megabytes."
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))

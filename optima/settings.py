@@ -1,0 +1,259 @@
+"What an experiment is made of: a system, a preset, a seed, and every setting by name."
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
+
+from optima.errors import OptimaError, suggest
+from optima.store import STAGE_VERSIONS, digest, folder_digest
+
+PRESETS = Path(__file__).parent / "presets"
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+NOT_IN_PRESETS = ("system", "preset", "seed")
+
+SYSTEMS: dict[str, dict] = {
+    "single": {"paradigm": "single", "iterations": 0},
+    "untrained_debate": {"paradigm": "debate", "iterations": 0},
+    "untrained_multi_step": {"paradigm": "multi_step", "iterations": 0},
+    "terse_debate": {"paradigm": "debate", "iterations": 0, "evaluation_strategy": "brief"},
+    "terse_multi_step": {"paradigm": "multi_step", "iterations": 0, "evaluation_strategy": "brief"},
+    "optima_debate": {"paradigm": "debate"},
+    "optima_multi_step": {"paradigm": "multi_step"},
+    "random_selection": {"paradigm": "debate", "selection": "random"},
+    "random_selection_multi_step": {"paradigm": "multi_step", "selection": "random"},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    "Everything that decides what one experiment computes."
+
+    system: str  # the row of the table, a name in SYSTEMS
+    preset: str = "toy"  # the TOML file that the values came from
+    seed: int = 0  # of the tasks' draw, the sampling, the selection and the training
+
+    benchmarks: tuple[str, ...] = ("toy_humaneval",)  # which tasks, mixed in equal parts
+    paradigm: str = "debate"  # single, debate or multi_step
+    evaluation_strategy: str = "none"  # the format prompt under which the team is evaluated
+    mode: str = "self"  # who writes the training dialogues: the student itself, or a "teacher"
+    teacher: str = ""  # the teacher's model folder, for mode "teacher"
+    base: str = "toy"  # the student: "toy" for the shipped checkpoint of the seed, or a model folder
+
+    iterations: int = 2  # rounds of generate, rank, select, train; 0 leaves the team untrained
+    tasks_per_iteration: int = 160
+    strategies: tuple[str, ...] = ("none",) * 4 + ("chatty", "list", "brief", "check")  # one sample per entry and task
+    temperature: float = 1.0  # of sampling for training and for the decoding "sampled"
+    max_rounds: int = 5  # of a debate
+    max_steps: int = 6  # of a plan
+    executors: int = 2  # agents that share the steps of a plan
+    max_message_tokens: int = 96  # a longer message is cut
+
+    task_weight: float = 0.5  # of the answer's correctness in the reward
+    efficiency_weight: float = 0.3  # of few tokens
+    format_weight: float = 0.2  # of valid messages
+    max_acceptable_tokens: int = 250  # a dialogue of as many tokens earns nothing for efficiency
+    question_metric: str = "exact_match"  # how an answer in words is judged: exact_match or f1
+
+    selection: str = "reward"  # the best dialogues by reward, or as many drawn at "random"
+    threshold: float = 0.0  # the least reward that a selected dialogue has
+    keep_share: float = 0.6  # of the tasks' best dialogues
+    diversity: bool = True  # keep every strategy in the selection
+
+    quantization: str = "nf4"  # of the base while its adapter trains: nf4 or none
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    learning_rate: float = 3e-3
+    training_steps: int = 24  # optimiser steps per iteration
+    batch_dialogues: int = 32  # dialogues per optimiser step
+    micro_batch: int = 32  # dialogues per forward pass
+    continue_adapter: bool = True  # go on from the last iteration's adapter, or restart from the base
+
+    evaluation_tasks: int = 300  # per benchmark
+    evaluation_split: str = "evaluation"  # "development" while settings are being chosen
+    decodings: tuple[str, ...] = ("greedy", "sampled")
+
+    batch_size: int = 256  # rows that the local engine decodes together
+    shard_dialogues: int = 320  # dialogues per file of a stage: what a kill can cost
+    threads: int = 1  # of one experiment
+    dtype: str = "float32"  # in which the model generates
+
+    def __post_init__(self):
+        for name, choices in CHOICES.items():
+            check_choice(self, name, choices)
+        for name, (least, most) in BOUNDS.items():
+            check_bounds(self, name, least, most)
+        check_together(self)
+
+    def to_dict(self) -> dict:
+        "All settings as JSON values."
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def pick(self, *names: str) -> dict:
+        "Some settings as JSON values: what one stage depends on."
+        values = self.to_dict()
+        return {name: values[name] for name in names}
+
+    @property
+    def samples_per_task(self) -> int:
+        "Dialogues per training task, one for each entry of `strategies`."
+        return len(self.strategies)
+
+    @property
+    def base_folder(self) -> Path:
+        "The student's model folder; seeds go round the shipped toy checkpoints."
+        return toy_base(self.seed) if self.base == "toy" else Path(self.base)
+
+    @cached_property
+    def key(self) -> str:
+        "16 hexadecimal digits that name the experiment: all settings, the stages' versions and the models' content."
+        models = [model_digest(self.base_folder), model_digest(Path(self.teacher)) if self.teacher else ""]
+        return digest({"settings": self.to_dict(), "versions": STAGE_VERSIONS, "models": models})
+
+
+CHOICES = {
+    "paradigm": ("single", "debate", "multi_step"),
+    "mode": ("self", "teacher"),
+    "question_metric": ("exact_match", "f1"),
+    "selection": ("reward", "random"),
+    "quantization": ("nf4", "none"),
+    "evaluation_split": ("development", "evaluation"),
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+}
+
+MANY = float("inf")
+BOUNDS = {
+    "seed": (0, MANY), "iterations": (0, MANY), "temperature": (0, MANY), "threshold": (-MANY, 1), "keep_share": (0, 1),
+    "task_weight": (0, MANY), "efficiency_weight": (0, MANY), "format_weight": (0, MANY), "learning_rate": (0, 1),
+    **dict.fromkeys(("tasks_per_iteration", "max_rounds", "max_steps", "executors", "max_message_tokens",
+                     "max_acceptable_tokens", "lora_rank", "lora_alpha", "training_steps", "batch_dialogues",
+                     "micro_batch", "evaluation_tasks", "batch_size", "shard_dialogues", "threads"), (1, MANY)),
+}
+
+
+def check_choice(settings: Settings, name: str, choices: tuple):
+    "Refuse a word that a setting does not know."
+    if getattr(settings, name) not in choices:
+        raise OptimaError(suggest(f"value of {name}:", getattr(settings, name), choices))
+
+
+def check_bounds(settings: Settings, name: str, least: float, most: float):
+    "Refuse a number out of its range."
+    if not least <= getattr(settings, name) <= most:
+        wanted = f"at least {least}" if most == MANY else f"between {least} and {most}"
+        raise OptimaError(f"{name} = {getattr(settings, name)!r}: expected a number {wanted}")
+
+
+def check_together(settings: Settings):
+    "Refuse what is wrong only in company."
+    if settings.mode == "teacher" and not settings.teacher:
+        raise OptimaError('mode = "teacher" needs teacher = "PATH", the model folder that writes the dialogues')
+    for name in ("benchmarks", "strategies", "decodings"):
+        if not getattr(settings, name):
+            raise OptimaError(f"{name} is empty; name at least one")
+    for name in settings.decodings:
+        if name not in ("greedy", "sampled"):
+            raise OptimaError(suggest("decoding", name, ("greedy", "sampled")))
+    if not settings.task_weight + settings.efficiency_weight + settings.format_weight > 0:
+        raise OptimaError("task_weight, efficiency_weight and format_weight are all 0; leave one above 0")
+
+
+def toy_base(seed: int) -> Path:
+    "The shipped toy checkpoint for a seed: seeds go round as many as are shipped."
+    shipped = sorted(CHECKPOINTS.glob("toy-base-[0-9]*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    return shipped[seed % len(shipped)] if shipped else CHECKPOINTS / "toy-base-0"
+
+
+def model_digest(folder: Path) -> str:
+    "What stands for a model's content in keys; its name, when there is no such folder here."
+    return folder_digest(folder) if folder.is_dir() else folder.name
+
+
+TYPES = get_type_hints(Settings)
+WORDS = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def in_words(kind) -> str:
+    "A setting's type for the reader of an error."
+    return "a list of texts" if get_origin(kind) is tuple else WORDS[kind]
+
+
+def convert(where: str, name: str, value):
+    "A TOML value as the setting's type, or an OptimaError."
+    kind = TYPES[name]
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        if all(isinstance(item, get_args(kind)[0]) for item in value):
+            return tuple(value)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif kind is not float and type(value) is kind:
+        return value
+    raise OptimaError(f"{where}: {name} = {value!r}: expected {in_words(kind)}")
+
+
+def checked(where: str, values: dict) -> dict:
+    "Values by known names and of the right types."
+    known = [field.name for field in fields(Settings) if field.name not in NOT_IN_PRESETS]
+    for name in values:
+        if name not in known:
+            raise OptimaError(f"{where}: {suggest('setting', name, known)}")
+    return {name: convert(where, name, value) for name, value in values.items()}
+
+
+def preset_names() -> list[str]:
+    "The presets that are shipped."
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_preset(preset: str) -> dict:
+    "The values of a preset: a shipped name, or a path to a TOML file."
+    path = Path(preset) if str(preset).endswith(".toml") else PRESETS / f"{preset}.toml"
+    if not path.is_file():
+        raise OptimaError(suggest("preset", preset, preset_names()) + "; or give the path of a .toml file")
+    try:
+        return checked(path.name, tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptimaError(f"{path}: not TOML: {error}") from error
+
+
+def load_settings(
+    system: str,  # a name in SYSTEMS
+    preset: str = "toy",  # a shipped preset, or a path to a TOML file
+    seed: int = 0,
+    overrides: dict | None = None,  # settings that win over preset and system
+) -> Settings:
+    "The settings of one experiment: defaults, then the preset, then the system, then the overrides."
+    if system not in SYSTEMS:
+        raise OptimaError(suggest("system", system, SYSTEMS))
+    values = read_preset(preset) | checked(f"system {system}", SYSTEMS[system])
+    values |= checked("overrides", overrides or {})
+    seed = convert("overrides", "seed", seed)
+    return Settings(system=system, preset=Path(preset).stem, seed=seed, **values)
+
+
+def parse_override(text: str) -> tuple[str, object]:
+    "A command line's `key=value` as a name and a value in TOML's notation; quotes around text may be left out."
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise OptimaError(f"--set {text!r}: expected key=value, such as --set iterations=1")
+    return name.strip(), toml_value(name.strip(), value.strip())
+
+
+def toml_value(name: str, text: str):
+    "One value: as it is for a setting that is text, else TOML, else text."
+    if TYPES.get(name) is str and not text.startswith(("'", '"')):
+        return text
+    if get_origin(TYPES.get(name)) is tuple and not text.startswith("["):
+        return [item.strip() for item in text.split(",")]
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def restored(values: dict) -> Settings:
+    "Settings from a registry line's `settings`, whatever else stands beside them."
+    return Settings(**{name: convert("registry", name, values[name]) for name in TYPES if name in values})
+
+
+__all__ = ["SYSTEMS", "Settings", "load_settings", "parse_override", "preset_names", "restored", "toy_base"]
