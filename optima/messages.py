@@ -119,7 +119,7 @@ def close_json(
     body = text[:-1] if escaped else text
     return (body + '"' if quoted else body.rstrip().rstrip(",")) + "".join(reversed(stack))
 
-# %% ../nbs/core/05_messages.ipynb #05343293
+# %% ../nbs/core/05_messages.ipynb #a3092dc8
 _NAMES = "|".join(FIELDS)
 _FIELD = re.compile(rf"""
     \b({_NAMES})\b ["']? \s{{0,4}} : \s{{0,4}}
@@ -130,7 +130,7 @@ _FIELD = re.compile(rf"""
 
 def _unescape(text):
     "Undo JSON's backslashes where they are JSON's."
-    try: return _lenient.decode('"' + re.sub(r'(?<!\\)"', r'\\"', text) + '"')
+    try: return _lenient.decode('"' + re.sub(r'(?<!\\)"', r'\\"', text.replace("\\'", "'")) + '"')
     except ValueError: return text
 
 
