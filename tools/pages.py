@@ -1,5 +1,6 @@
 "Processes the notebooks into _proc/, ready for Quarto, which this does not need: `python tools/pages.py`."
 import os
+import sys
 from pathlib import Path
 
 from nbdev.config import get_config
@@ -17,5 +18,7 @@ def make_pages() -> Path:
 
 
 if __name__ == "__main__":
-    os.chdir(Path(__file__).resolve().parents[1])
+    root = Path(__file__).resolve().parents[1]
+    os.chdir(root)
+    sys.path.insert(0, str(root))  # the workers take it over
     print(make_pages())
