@@ -92,6 +92,7 @@ BROKEN = {
     '{"Answer": " y "}': {"answer": "y"},
     '{"answer": "y"}{"answer": "z"}': {"answer": "y"},
     '{"answer": "y"} say: no': {"answer": "y"},
+    "accept": {"verdict": "accept"}, " Accept.\n": {"verdict": "accept"}, '"revise"': {"verdict": "revise"}, "I accept it": {},
     "": {}, "{": {}, "}": {}, '"': {}, "null": {}, "[1]": {}, "{}": {}, "just words": {},
 }
 

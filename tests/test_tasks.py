@@ -70,7 +70,7 @@ def test_register_replaces():
 
 def test_listing_names_loads_nothing_heavy():
     code = "import sys, optima.tasks as t; t.benchmark_names(); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("hands", [1, 2, 3, 7])
