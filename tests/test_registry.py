@@ -1,0 +1,79 @@
+"The registry: sorted, replaced by key, checked when read, whole after parallel writes and kills."
+import json
+import subprocess
+import sys
+
+import pytest
+
+from optima.errors import OptimaError
+from optima.registry import add_line, find_line, machine, peak_memory_mb, read_registry, registry_path
+from optima.store import canonical
+
+
+def line(key, **changes):
+    return {"key": key, "system": "single", "preset": "toy", "seed": 0, "settings": {}, "results": {},
+            "cost": {}, "machine": {}} | changes
+
+
+def test_lines_are_sorted_and_replaced_by_key(tmp_path):
+    for key in ("c", "a", "b"):
+        add_line(tmp_path, line(key))
+    add_line(tmp_path, line("b", results={"score": 0.5, "name": "é"}))
+    assert [one["key"] for one in read_registry(tmp_path)] == ["a", "b", "c"]
+    assert find_line(tmp_path, "b")["results"]["score"] == 0.5 and find_line(tmp_path, "z") is None
+    text = registry_path(tmp_path).read_text(encoding="utf-8")
+    assert text == "".join(canonical(json.loads(row)) + "\n" for row in text.splitlines()) and "é" in text
+
+
+def test_the_order_of_adding_does_not_show(tmp_path):
+    for folder, keys in (("x", "abc"), ("y", "cab")):
+        for key in keys:
+            add_line(tmp_path / folder, line(key))
+    assert registry_path(tmp_path / "x").read_bytes() == registry_path(tmp_path / "y").read_bytes()
+
+
+def test_no_registry_yet(tmp_path):
+    assert read_registry(tmp_path) == [] and read_registry(tmp_path / "none" / "registry.jsonl") == []
+
+
+@pytest.mark.parametrize("text, words", [
+    ('{"key":', "line 2: not JSON"), ("[]", "line 2: expected a JSON object"),
+    (canonical({"key": "b"}), "line 2: field 'system' is missing"),
+    (canonical(line("b", seed="0")), "line 2: field 'seed' is missing or is no int"),
+])
+def test_corruption_is_named_by_file_and_line(tmp_path, text, words):
+    add_line(tmp_path, line("a"))
+    before = registry_path(tmp_path).read_text() + text + "\n"
+    registry_path(tmp_path).write_text(before)
+    for action in (lambda: read_registry(tmp_path), lambda: add_line(tmp_path, line("c"))):
+        with pytest.raises(OptimaError, match="registry.jsonl") as caught:
+            action()
+        assert words in str(caught.value)
+    assert registry_path(tmp_path).read_text() == before
+
+
+def test_an_incomplete_line_is_not_added(tmp_path):
+    with pytest.raises(OptimaError, match="field 'machine'"):
+        add_line(tmp_path, {name: value for name, value in line("a").items() if name != "machine"})
+    assert not registry_path(tmp_path).exists()
+
+
+def test_parallel_writers_lose_nothing(tmp_path):
+    code = """
+import sys
+from optima.registry import add_line
+for number in range(10):
+    add_line(sys.argv[1], {"key": f"{sys.argv[2]}{number}", "system": "single", "preset": "toy", "seed": 0,
+                           "settings": {}, "results": {}, "cost": {}, "machine": {}})
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], stderr=subprocess.DEVNULL)
+                 for name in "xyz"]
+    assert [process.wait(timeout=30) for process in processes] == [0, 0, 0]
+    assert len(read_registry(tmp_path)) == 30
+
+
+def test_machine_and_memory():
+    about = machine()
+    assert about["cores"] >= 1 and about["memory_gb"] > 0 and about["packages"]["torch"]
+    assert set(about) == {"python", "system", "cpu", "cores", "memory_gb", "packages", "commit", "clean"}
+    assert 5 < peak_memory_mb() < 100_000

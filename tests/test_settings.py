@@ -1,0 +1,99 @@
+"Settings: presets, systems, overrides, and errors that a user can act on."
+import pytest
+
+from optima.errors import OptimaError
+from optima.settings import SYSTEMS, load_settings, parse_override, preset_names, read_preset, restored
+
+
+def test_every_system_loads_under_every_preset():
+    for preset in preset_names():
+        keys = {load_settings(system, preset).key for system in SYSTEMS}
+        assert len(keys) == len(SYSTEMS)
+
+
+def test_preset_files_name_known_settings_and_differ():
+    assert {"smoke", "toy"} <= set(preset_names())
+    assert read_preset("smoke")["tasks_per_iteration"] < read_preset("toy")["tasks_per_iteration"] == 160
+
+
+def test_untrained_systems_do_not_iterate_and_terse_ones_are_brief():
+    for system in SYSTEMS:
+        settings = load_settings(system)
+        assert (settings.iterations == 0) == (not system.startswith(("optima", "random")))
+        assert settings.evaluation_strategy == ("brief" if system.startswith("terse") else "none")
+
+
+def test_the_key_tells_seeds_presets_and_overrides_apart():
+    settings = [load_settings("single"), load_settings("single", seed=1), load_settings("single", "smoke"),
+                load_settings("single", overrides={"evaluation_tasks": 299})]
+    assert len({one.key for one in settings}) == 4
+    assert load_settings("single", overrides={"evaluation_tasks": 300}).key == settings[0].key
+
+
+def test_settings_survive_the_registry():
+    settings = load_settings("optima_debate", "smoke", seed=3)
+    assert restored(settings.to_dict() | {"stages": {}}) == settings
+    assert settings.pick("seed", "strategies") == {"seed": 3, "strategies": ["none", "none", "brief", "check"]}
+
+
+@pytest.mark.parametrize("overrides, words", [
+    ({"iteration": 1}, ["overrides: unknown setting 'iteration'; choose one of: iterations,"]),
+    ({"iterations": "2"}, ["iterations", "'2'", "a whole number"]),
+    ({"iterations": True}, ["a whole number"]),
+    ({"learning_rate": "1e-5"}, ["learning_rate", "a number"]),
+    ({"strategies": "none"}, ["strategies", "a list of texts"]),
+    ({"strategies": []}, ["strategies is empty"]),
+    ({"decodings": ["beam"]}, ["unknown decoding 'beam'", "greedy, sampled"]),
+    ({"diversity": 1}, ["true or false"]),
+    ({"keep_share": 1.5}, ["keep_share", "between 0 and 1"]),
+    ({"batch_size": 0}, ["batch_size", "at least 1"]),
+    ({"paradigm": "debat"}, ["paradigm", "choose one of: debate"]),
+    ({"mode": "teacher"}, ["teacher"]),
+    ({"task_weight": 0, "efficiency_weight": 0, "format_weight": 0}, ["all 0"]),
+    ({"system": "single"}, ["unknown setting 'system'"]),
+])
+def test_wrong_overrides_are_one_clear_line(overrides, words):
+    with pytest.raises(OptimaError) as caught:
+        load_settings("optima_debate", overrides=overrides)
+    assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("iterations = 1\niteration = 2", "mine.toml: unknown setting 'iteration'; choose one of: iterations"),
+    ("learning_rate = '1e-5'", "mine.toml: learning_rate = '1e-5': expected a number"),
+    ("[table]\nx = 1", "mine.toml: unknown setting 'table'"),
+    ("iterations =", "mine.toml: not TOML"),
+])
+def test_wrong_preset_files_name_file_and_key(tmp_path, text, words):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(OptimaError, match="mine.toml") as caught:
+        load_settings("single", str(path))
+    assert words in str(caught.value)
+
+
+def test_wrong_names():
+    with pytest.raises(OptimaError, match="choose one of: optima_debate"):
+        load_settings("optima_debat")
+    with pytest.raises(OptimaError, match="choose one of: toy"):
+        load_settings("single", "toyy")
+    with pytest.raises(OptimaError, match="seed"):
+        load_settings("single", seed="7")
+    with pytest.raises(OptimaError, match="seed"):
+        load_settings("single", seed=-1)
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("iterations=1", ("iterations", 1)), ("learning_rate=1e-5", ("learning_rate", 1e-5)),
+    ("diversity=false", ("diversity", False)), ("base=/models/x", ("base", "/models/x")),
+    ("paradigm='debate'", ("paradigm", "debate")), ("decodings=greedy", ("decodings", ["greedy"])),
+    ("strategies=none,brief", ("strategies", ["none", "brief"])), ('strategies=["none"]', ("strategies", ["none"])),
+    ("iterations=two", ("iterations", "two")),
+])
+def test_overrides_of_the_command_line(text, expected):
+    assert parse_override(text) == expected
+
+
+def test_an_override_without_value():
+    with pytest.raises(OptimaError, match="key=value"):
+        parse_override("iterations")
