@@ -172,7 +172,7 @@ def parse(
         if not fields.keys().isdisjoint(FIELDS): return fields
     return {}
 
-# %% ../nbs/core/05_messages.ipynb #54210461
+# %% ../nbs/core/05_messages.ipynb #8c784701
 def _as_text(value):
     "A field as text: strings as they are, nothing as '', anything else as JSON."
     if isinstance(value, str): return value
@@ -180,7 +180,8 @@ def _as_text(value):
 
 
 def _as_list(value):
-    "A plan as a list: one written as text is split at its lines, without their numbers."
+    "A plan as a list: one written as text is split at its lines, without their numbers; of an object, the values."
+    if isinstance(value, dict): value = list(value.values())
     lines = value if isinstance(value, list) else re.sub(r"(?m)^\s*(?:[-*]|\d+[.)])\s+", "", _as_text(value)).split("\n")
     return [text for text in (_as_text(line).strip() for line in lines) if text]
 

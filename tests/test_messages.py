@@ -134,7 +134,8 @@ def test_message_fields_of_other_types():
     assert (message.answer, message.plan, message.accepts, message.say) == ("42", ["look", "count", "say"], True, "")
     assert Message("a", "single", '{"answer": ["x", 1], "plan": {"a": 1}}').answer == '["x", 1]'
     assert Message("a", "planner", '{"plan": [" a ", "", 3]}').plan == ["a", "3"]
-    assert Message("a", "planner", "no plan").plan == []
+    assert Message("a", "planner", '{"plan": {"1": "a", "2": "b"}}').plan == ["a", "b"]
+    assert Message("a", "planner", "no plan").plan == Message("a", "planner", '{"plan": {}}').plan == []
 
 
 def test_fields_of_a_strict_message_are_read_once(monkeypatch):
