@@ -242,19 +242,9 @@ def _turn(message):
     if message.token_ids and message.token_source == "engine": own["token_ids"] = list(message.token_ids)
     return [{"role": "user", "content": message.prompt}, own]
 
-# %% ../nbs/core/05_messages.ipynb #5188c2a8
-@dataclass(repr=False)
-class Trajectory:
-    "A finished dialogue with its bookkeeping."
-    task: str  # the task's id
-    paradigm: str
-    strategy: str  # the name of the format prompt it was made under
-    sample: int  # which of the task's samples this is
-    messages: list[Message]
-    answer: str  # what the team answered
-    systems: dict[str, str]  # speaker -> system prompt, without the strategy's text
-    seed: int = 0
-    rewards: dict[str, float] | None = None  # filled by `optima.rewards.rank`
+# %% ../nbs/core/05_messages.ipynb #2a1a126b
+class _Counted:
+    "What a dialogue's messages add up to."
 
     @property
     def tokens(self) -> int:
@@ -272,6 +262,20 @@ class Trajectory:
     def valid_share(self) -> float: return valid_share(self.messages)
     @property
     def speakers(self) -> list[str]: return list(dict.fromkeys(message.speaker for message in self.messages))
+
+# %% ../nbs/core/05_messages.ipynb #4dbc4bbd
+@dataclass(repr=False)
+class Trajectory(_Counted):
+    "A finished dialogue with its bookkeeping."
+    task: str  # the task's id
+    paradigm: str
+    strategy: str  # the name of the format prompt it was made under
+    sample: int  # which of the task's samples this is
+    messages: list[Message]
+    answer: str  # what the team answered
+    systems: dict[str, str]  # speaker -> system prompt, without the strategy's text
+    seed: int = 0
+    rewards: dict[str, float] | None = None  # filled by `optima.rewards.rank`
 
     def conversation(
         self,
