@@ -1,0 +1,251 @@
+"Training: what a token weighs, what trl is told, which bytes come out."
+import inspect
+import json
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTConfig, SFTTrainer
+
+from optima import training
+from optima.errors import OptimaError
+from optima.training import (
+    Example,
+    load_base,
+    naive_training,
+    plan_steps,
+    train_adapter,
+    train_with_trl,
+    with_adapter,
+)
+
+VOCABULARY = 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w2"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w1", unk_token="w2")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
+        bos_token_id=None, initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base):
+    return PreTrainedTokenizerFast.from_pretrained(base)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    "Sixteen dialogues of two views, from 6 to 60 tokens long."
+    chance, made = random.Random(1), []
+    for dialogue in range(16):
+        for view in range(2):
+            length = 6 + 3 * dialogue + view
+            ids = [chance.randrange(3, VOCABULARY) for _ in range(length)]
+            made.append(Example(ids, [int(place > length // 3) for place in range(length)], dialogue))
+    return made
+
+
+def weights(model):
+    "All trained weights in one vector."
+    return torch.cat([weight.detach().flatten() for weight in model.parameters() if weight.requires_grad])
+
+
+def warm(model):
+    "Give B small weights, so that every part of the adapter has a gradient at the first step."
+    torch.manual_seed(5)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.02)
+    return model
+
+
+def one_step(base, tokenizer, examples, tmp_path, micro_batch, quantization):
+    model, losses = warm(with_adapter(load_base(base, quantization), rank=4, alpha=8)), []
+    plan = [list(range(len(examples)))]
+    train_with_trl(
+        model, tokenizer, examples, plan, 1e-2, out=tmp_path, micro_batch=micro_batch, max_norm=0.0,
+        report=lambda loss, label_tokens: losses.append((loss, label_tokens)),
+    )  # fmt: skip
+    return weights(model), losses
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_a_step_does_not_depend_on_its_micro_batches(base, tokenizer, examples, tmp_path, quantization):
+    results = [one_step(base, tokenizer, examples, tmp_path, size, quantization) for size in (4, 8, 32)]
+    start = weights(warm(with_adapter(load_base(base, quantization), rank=4, alpha=8)))
+    moved = (results[0][0] - start).abs().mean()
+    for after, losses in results[1:]:
+        assert (after - results[0][0]).abs().mean() < 1e-3 * moved
+        assert losses[0][0] == pytest.approx(results[0][1][0][0], rel=1e-5)
+        assert losses[0][1] == sum(example.label_tokens for example in examples)
+
+
+def trl_gradient(base, tokenizer, examples, tmp_path, batch, accumulation, scaled=True):
+    "The adapter's gradient at one step of trl's own trainer, with its own accumulation."
+
+    class Recorder(SFTTrainer):
+        def _send_telemetry(self):
+            pass
+
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            return super().training_step(model, inputs, num_items_in_batch if scaled else None)
+
+        def _clip_grad_norm(self, model):
+            self.gradient = torch.cat([w.grad.flatten() for w in model.parameters() if w.requires_grad])
+            return super()._clip_grad_norm(model)
+
+    settings = training.trainer_settings(tmp_path, 0, 1, 1e-3)
+    settings |= dict(
+        per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, train_sampling_strategy="sequential"
+    )
+    model = warm(with_adapter(load_base(base), rank=4, alpha=8))
+    exact = {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
+    rows = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
+    trainer = Recorder(
+        model=model, args=SFTConfig(**settings), train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+        data_collator=DataCollatorForLanguageModeling(pad_token_id=0),
+    )  # fmt: skip
+    for name, weight in model.named_parameters():
+        if name in exact:
+            weight.data = exact[name]
+    trainer.train()
+    return trainer.gradient
+
+
+def test_trl_accumulates_by_tokens_when_peft_wraps_a_4_bit_model(base, tokenizer, examples, tmp_path):
+    whole = trl_gradient(base, tokenizer, examples, tmp_path, 32, 1)
+    for batch, accumulation in ((4, 8), (8, 4)):
+        split = trl_gradient(base, tokenizer, examples, tmp_path, batch, accumulation)
+        assert (split - whole).norm() < 1e-4 * whole.norm()
+    mean_of_means = trl_gradient(base, tokenizer, examples, tmp_path, 4, 8, scaled=False)
+    assert (mean_of_means - whole).norm() > 0.02 * whole.norm()
+
+
+def test_trl_equals_the_naive_loop(base, tokenizer, examples, tmp_path):
+    plan, reported = plan_steps(examples, 4, 5, seed=2), []
+    naive, by_trl = (with_adapter(load_base(base), rank=4, alpha=8) for _ in range(2))
+    losses = naive_training(naive, [[examples[row] for row in step] for step in plan], 5e-3)
+    train_with_trl(
+        by_trl, tokenizer, examples, plan, 5e-3, out=tmp_path, micro_batch=3,
+        report=lambda loss, label_tokens: reported.append(loss),
+    )  # fmt: skip
+    assert reported == pytest.approx(losses, rel=1e-5)
+    assert (weights(naive) - weights(by_trl)).abs().max() < 1e-4
+
+
+def test_the_adapter_stays_in_float32(base, tokenizer, examples, tmp_path):
+    model = with_adapter(load_base(base), rank=4, alpha=8)
+    train_with_trl(model, tokenizer, examples, [[0, 1]], 1e-3, out=tmp_path)
+    assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
+
+
+SETTINGS = dict(seed=1, steps=3, learning_rate=5e-3, batch_dialogues=6, micro_batch=4, rank=4, alpha=8)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_the_same_seed_gives_the_same_bytes(base, examples, tmp_path, quantization):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train_adapter(base, examples, tmp_path / name, **SETTINGS | {"seed": seed, "quantization": quantization})
+    first, again, other = (
+        [(tmp_path / name / file).read_bytes() for file in ("adapter_model.safetensors", "adapter_config.json")]
+        for name in "abc"
+    )
+    assert first == again and first[0] != other[0]
+    assert str(tmp_path) not in first[1].decode() and str(base) not in first[1].decode()
+
+
+def test_a_continued_adapter_is_not_rounded(base, examples, tmp_path):
+    train_adapter(base, examples, tmp_path / "a", **SETTINGS)
+    train_adapter(base, examples, tmp_path / "b", **SETTINGS | {"learning_rate": 0.0}, start_adapter=tmp_path / "a")
+    before, after = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "ab")
+    assert before == after
+
+
+def test_what_cannot_be_trained_is_refused(base, examples, tmp_path):
+    blank = replace(examples[0], mask=[0] * len(examples[0].mask))
+    only_first = replace(examples[0], mask=[1] + [0] * (len(examples[0].mask) - 1))
+    for wrong in ([], [blank], [examples[1], only_first]):
+        with pytest.raises(OptimaError):
+            train_adapter(base, wrong, tmp_path / "a", **SETTINGS)
+    with pytest.raises(OptimaError, match="nf4, none"):
+        train_adapter(base, examples, tmp_path / "a", **SETTINGS, quantization="int3")
+    with pytest.raises(OptimaError, match="adapter_model.safetensors"):
+        train_adapter(base, examples, tmp_path / "a", **SETTINGS, start_adapter=tmp_path)
+    with pytest.raises(OptimaError, match="steps"):
+        train_adapter(base, examples, tmp_path / "a", **SETTINGS | {"steps": 0})
+    with pytest.raises(OptimaError, match="not finite"):
+        train_adapter(base, examples, tmp_path / "a", **SETTINGS | {"learning_rate": float("inf")})
+    assert not (tmp_path / "a" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "taker, settings",
+    [
+        (SFTConfig, training.trainer_settings("out", 0, 1, 1e-3)),
+        (LoraConfig, training.adapter_settings(4, 8, 0.0)),
+        (BitsAndBytesConfig, training.quantization_settings(torch.float32)),
+        (SFTTrainer, dict.fromkeys(["model", "args", "train_dataset", "processing_class", "data_collator", "optimizers"])),
+        (DataCollatorForLanguageModeling, {"pad_token_id": 0}),
+    ],
+)
+def test_every_keyword_that_we_pass_is_known(taker, settings):
+    known = inspect.signature(taker.__init__).parameters
+    assert set(settings) <= set(known), f"{taker.__name__} does not know {sorted(set(settings) - set(known))}"
+
+
+@pytest.mark.parametrize("method", ["training_step", "get_train_dataloader", "log", "_send_telemetry"])
+def test_what_we_override_still_exists(method):
+    assert callable(getattr(SFTTrainer, method))
+
+
+def test_nothing_is_sent_over_the_network(base, tokenizer, examples, tmp_path, monkeypatch):
+    import socket
+
+    def refuse(*args, **keywords):
+        raise AssertionError("training opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    train_adapter(base, examples, tmp_path / "a", **SETTINGS)
+
+
+def test_plans_are_fair(examples):
+    odd = [example for example in examples if example.dialogue != 3 or example.dialogue % 2]
+    plan = plan_steps(odd, 32, 7, seed=0)
+    drawn = [sorted({odd[row].dialogue for row in step}) for step in plan]
+    assert all(len(step) == 7 for step in drawn)
+    counts = [sum(dialogue in step for step in drawn) for dialogue in range(16)]
+    assert sum(counts) == 32 * 7 and max(counts) - min(counts) <= 1
+    assert plan == plan_steps(odd, 32, 7, seed=0) != plan_steps(odd, 32, 7, seed=1)
+    assert all(sorted(step) == list(range(32)) for step in plan_steps(examples, 3, 99, seed=0))
+
+
+def test_progress_and_log(base, examples, tmp_path):
+    seen = []
+    log = train_adapter(base, examples, tmp_path / "a", **SETTINGS, progress=lambda *now: seen.append(now))
+    assert [(step, steps) for step, steps, _ in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert len(log["loss"]) == len(log["label_tokens"]) == 3
+    assert json.dumps(log) and log["trained_weights"] > 0 and log["examples"] == len(examples)
