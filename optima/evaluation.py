@@ -132,7 +132,7 @@ def check_columns(columns: dict, where: str) -> None:
     if len(set(columns["task"])) != lengths["task"]:
         raise OptimaError(f"damaged evaluation of {where}: a task stands in it twice")
 
-# %% ../nbs/core/70_evaluation.ipynb #f3d980d8
+# %% ../nbs/core/70_evaluation.ipynb #87db78f2
 RESAMPLES = 2000
 
 
@@ -156,7 +156,8 @@ def bootstrap(
     means = np.zeros(resamples)
     for stream, block in enumerate(blocks, start=1):
         task_weights, present = resampling_weights(block.shape[1], resamples, stream), ~np.isnan(block)
-        seed_means = (task_weights @ np.nan_to_num(block).T) / (task_weights @ present.T)
+        with np.errstate(invalid="ignore"):  # a seed that saw none of the drawn tasks has no mean
+            seed_means = (task_weights @ np.nan_to_num(block).T) / (task_weights @ present.T)
         means += (seed_weights * seed_means).sum(axis=1)
     return means / len(blocks)
 
@@ -167,7 +168,7 @@ def interval(
 ) -> tuple[float, float]:  # low, high
     "The middle `level` of the resampled values."
     tail = 100 * (1 - level) / 2
-    low, high = np.percentile(samples, [tail, 100 - tail])
+    low, high = np.nanpercentile(samples, [tail, 100 - tail])
     return float(low), float(high)
 
 # %% ../nbs/core/70_evaluation.ipynb #1935f899

@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['CELL', 'INK', 'STANDALONE', 'COLOURS', 'OTHER_COLOUR', 'MEASURES', 'STAGES', 'AMOUNTS', 'COUNTERPARTS', 'TWINS',
            'Table', 'table_html', 'format_number', 'format_interval', 'rows_of', 'main_table', 'resampled',
-           'comparison_table', 'finding', 'Figure', 'draw', 'look', 'empty_axes', 'score_tokens_figure', 'plain_ticks',
-           'score_tokens_words', 'iteration_curves', 'learning_figure', 'draw_curve', 'learning_words', 'budget_rows',
-           'stage_order', 'budget_table', 'per', 'published', 'number', 'published_table', 'published_text',
-           'article_values', 'beside_table', 'contrast_table', 'not_comparable', 'model_name', 'typical_task']
+           'status_table', 'comparison_table', 'finding', 'Figure', 'draw', 'look', 'empty_axes', 'score_tokens_figure',
+           'plain_ticks', 'score_tokens_words', 'iteration_curves', 'learning_figure', 'draw_curve', 'learning_words',
+           'several', 'model_name', 'provenance', 'budget_rows', 'stage_order', 'budget_table', 'per', 'published',
+           'number', 'published_table', 'published_text', 'article_values', 'beside_table', 'contrast_table',
+           'not_comparable', 'typical_task', 'stage_keys', 'saved_dialogue']
 
-# %% ../nbs/core/75_results.ipynb #2edc8f44
+# %% ../nbs/core/75_results.ipynb #4959b026
 import csv
 import html
 import io
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,11 +25,12 @@ import numpy as np
 
 from .errors import OptimaError, suggest
 from .evaluation import gather, system_order
+from .messages import Trajectory, read_jsonl
 
-CELL = "padding:3px 10px;border-bottom:1px solid rgba(128,128,128,0.35);vertical-align:top;text-align:"
+CELL = "padding:3px 10px;border-bottom:1px solid rgba(128,128,128,0.35);vertical-align:top;white-space:nowrap;text-align:"
 
-# %% ../nbs/core/75_results.ipynb #f517d7ac
-@dataclass
+# %% ../nbs/core/75_results.ipynb #75ad34bf
+@dataclass(repr=False)
 class Table:
     "Rows shown through columns: heading -> function of a row that gives a text."
 
@@ -44,6 +47,9 @@ class Table:
     def numeric(self) -> list[bool]:
         "Which columns to align on the right: those whose texts all start like numbers."
         return [all(text[:1] in "+-−×0123456789–" for text in column[1:]) for column in zip(*self.cells)]
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         widths = [max(map(len, column)) for column in zip(*self.cells)]
@@ -133,6 +139,19 @@ def resampled(rows: list[dict]) -> str:
     counts = " or ".join(map(str, sorted(seeds)))
     return f"intervals resample {counts} seeds, then tasks"
 
+# %% ../nbs/core/75_results.ipynb #8d30bab5
+def status_table(
+    rows: list[dict],  # from `report_rows`
+    decoding: str = "greedy",
+) -> Table:
+    "How the dialogues of each system ended, counted over tasks and seeds."
+    shown = rows_of(rows, decoding)
+    statuses = sorted({status for row in shown for status in row["statuses"]})
+    def count(status): return lambda row: str(row["statuses"].get(status, 0))
+    columns = {"system": lambda row: row["system"], "benchmark": lambda row: row["benchmark"]}
+    columns |= {status: count(status) for status in statuses}
+    return Table(shown, columns, f"Ours: how dialogues ended, {decoding} decoding")
+
 # %% ../nbs/core/75_results.ipynb #80634543
 def comparison_table(
     rows: list[dict],  # from `comparisons`
@@ -162,17 +181,20 @@ def finding(
     return (f"{row['system']} against {row['against']} ({row['benchmark']}, {row['decoding']}): "
             f"the score {word[row['verdict']]}, {score}; the number of tokens {word[row['tokens_verdict']]}, ×{ratio}.")
 
-# %% ../nbs/core/75_results.ipynb #87250db6
+# %% ../nbs/core/75_results.ipynb #99be0fd2
 INK = "#123456"  # stands for the page's text colour while matplotlib draws
 STANDALONE = "<style>svg{color:#24292f}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>"
 
 
-@dataclass
+@dataclass(repr=False)
 class Figure:
     "An SVG that takes its text colour from the page, with alt text."
 
     svg: str
     alt: str
+
+    def __repr__(self) -> str:
+        return f"Figure({self.alt!r})"
 
     def _repr_html_(self) -> str:
         return f'<figure style="margin:0">{self.svg}</figure>'
@@ -231,7 +253,7 @@ def empty_axes(count: int = 1, height: float = 4.0):
         axis.yaxis.label.set_color(INK)
     return figure, axes
 
-# %% ../nbs/core/75_results.ipynb #e8ccfbfa
+# %% ../nbs/core/75_results.ipynb #855e1f7e
 def score_tokens_figure(
     rows: list[dict],  # from `report_rows`
     decoding: str = "greedy",
@@ -245,8 +267,9 @@ def score_tokens_figure(
     figure, (axis,) = empty_axes()
     for row in shown:
         spread = [abs(np.subtract(row[f"{name}_ci"], row[name]))[:, None] for name in ("tokens", "score")]
-        axis.errorbar(row["tokens"], row["score"], xerr=spread[0], yerr=spread[1], label=row["system"],
-                      **look(row["system"]), markersize=7, linestyle="none", elinewidth=1.4, capsize=2)
+        style = look(row["system"])
+        axis.errorbar(row["tokens"], row["score"], *spread[::-1], color=style["color"], elinewidth=1.4, capsize=2)
+        axis.plot(row["tokens"], row["score"], label=row["system"], linestyle="none", markersize=8, zorder=3, **style)
     axis.set(xscale="log", ylim=(0, 1.02), xlabel="generated tokens per task, all agents (log scale)",
              ylabel=f"score, {benchmark}" + (f" ({model})" if model else ""))
     plain_ticks(axis)
@@ -258,7 +281,7 @@ def plain_ticks(axis) -> None:
     "Tokens as 20, 50, 100 and not as powers of ten."
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
 
@@ -319,6 +342,30 @@ def learning_words(curves: dict[str, dict[str, np.ndarray]]) -> str:
             for measure, by_system in curves.items() for system, seeds in by_system.items()]
     return "Means over seeds of the dialogues generated in each iteration. " + "; ".join(told) + "."
 
+# %% ../nbs/core/75_results.ipynb #534b7f63
+def several(values) -> str:
+    "Different values in one phrase."
+    return ", ".join(sorted({str(value) for value in values if value not in (None, "")})) or "unknown"
+
+
+def model_name(settings: dict) -> str:
+    "The student's name for headings: the toy is called a toy."
+    base = settings.get("base") or "unknown model"
+    return "toy model trained from scratch" if base == "toy" else Path(base).name
+
+
+def provenance(
+    lines: list[dict],  # registry lines
+) -> str:
+    "In one sentence: which experiments these are, and what made them."
+    machines = [line["machine"] for line in lines]
+    dirty = "" if all(machine.get("clean") for machine in machines) else ", with changes that are not committed"
+    commits = several((machine.get("commit") or "")[:10] for machine in machines)
+    return (f"{len(lines)} experiments: preset {several(line['preset'] for line in lines)}, "
+            f"seeds {several(line['seed'] for line in lines)}, "
+            f"student: {several(model_name(line['settings']) for line in lines)}; "
+            f"made on {several(machine.get('cpu') for machine in machines)}; commit {commits}{dirty}.")
+
 # %% ../nbs/core/75_results.ipynb #93b6dd7f
 STAGES = ("generate", "rank", "select", "train", "merge", "evaluate")
 AMOUNTS = ("dialogues", "tokens", "seconds")
@@ -366,7 +413,7 @@ def per(row: dict, amount: str, unit: str) -> str:
     "One amount per unit, or a dash."
     return format_number(row[amount] / row[unit] if row[amount] and row[unit] else None, 1)
 
-# %% ../nbs/core/75_results.ipynb #4d25daa9
+# %% ../nbs/core/75_results.ipynb #3f8d17d7
 def published(
     source: str | None = None,  # "article" or "paper"
     table: str | None = None,  # such as "table1"
@@ -400,14 +447,14 @@ def published_table(source: str = "article", table: str = "table1") -> Table:
     def show(heading): return lambda row: published_text(row.get(heading))
     columns = {f"{source}: method": lambda row: row["method"]}
     columns |= {f"{source}: {' '.join(heading).replace('_pct', ' %')}": show(heading) for heading in headings}
-    return Table(list(rows.values()), columns, f"Published in the {source}, {table}; not our measurements")
+    return Table(list(rows.values()), columns, f"Published in the {source} ({table}); not our measurements")
 
 
 def published_text(value) -> str:
     "A published value as short as it was printed."
     return "–" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
 
-# %% ../nbs/core/75_results.ipynb #c874d94e
+# %% ../nbs/core/75_results.ipynb #fe063e07
 COUNTERPARTS = {
     "single": "LLaMA 3 8B (vanilla)",
     "untrained_debate": "LLaMA 3 8B + Prompting",
@@ -447,9 +494,9 @@ def beside_table(
         f"article: pass@1 %, {twin}" if "human" in benchmark else f"article: score %, {twin}": theirs("score"),
         "article: tokens, mean of its benchmarks": theirs("tokens"),
     }
-    return Table(shown, columns, "Same part, other model, other tasks, other tokenizer: read down the columns, not across")
+    return Table(shown, columns, "Other model, other tasks, other tokenizer: read down the columns, not across")
 
-# %% ../nbs/core/75_results.ipynb #becca4f9
+# %% ../nbs/core/75_results.ipynb #f56ff990
 def contrast_table(
     compared: list[dict],  # from `comparisons`
     benchmark: str,  # ours
@@ -477,20 +524,13 @@ def contrast_table(
 def not_comparable(lines: list[dict], benchmark: str) -> list[str]:
     "What keeps our numbers and the article's apart, from the settings of the lines."
     settings = [line["settings"] for line in lines]
-    modes = sorted({each.get("mode", "unknown") for each in settings})
     return [
-        f"model: ours {', '.join(sorted({model_name(each) for each in settings}))}; the article's LLaMA 3 8B and GPT-4",
+        f"model: ours {several(model_name(each) for each in settings)}; the article's LLaMA 3 8B and GPT-4",
         f"tasks: ours {benchmark}; the article's {TWINS.get(benchmark, 'own benchmarks')}",
         "tokens: each counted by its own model's tokenizer; the article's is a mean over its benchmarks",
-        f"data: ours made in mode {', '.join(modes)}; the article's by a GPT-4 teacher",
+        f"data: ours made in mode {several(each.get('mode') for each in settings)}; the article's by a GPT-4 teacher",
         f"repetition: ours {len({line['seed'] for line in lines})} seed(s) with intervals; the article's not said",
     ]
-
-
-def model_name(settings: dict) -> str:
-    "The student's name for headings: the toy is called a toy."
-    base = settings.get("base", "unknown model")
-    return "toy model trained from scratch" if base == "toy" else Path(base).name
 
 # %% ../nbs/core/75_results.ipynb #2e9237c9
 def typical_task(
@@ -507,3 +547,32 @@ def typical_task(
     tokens = cell.arrays["tokens"][cell.seeds.index(seed)]
     ranked = sorted((spent, task) for spent, task in zip(tokens, cell.tasks) if not np.isnan(spent))
     return ranked[len(ranked) // 2][1]
+
+# %% ../nbs/core/75_results.ipynb #b2cbb53d
+def stage_keys(
+    stages,  # the line's settings["stages"], however deep its keys lie
+) -> list[str]:
+    "Every stage key in it."
+    if isinstance(stages, str):
+        return re.findall(r"\b[0-9a-f]{16}\b", stages)
+    values = stages.values() if isinstance(stages, dict) else stages or ()
+    return [key for value in values for key in stage_keys(value)]
+
+
+def saved_dialogue(
+    runs,  # the runs folder
+    line: dict,  # registry line
+    benchmark: str,
+    task: str,  # task id
+    decoding: str = "greedy",
+) -> Trajectory | None:  # None when the dialogues are not here
+    "The dialogue behind one entry of a line's columns, with its score as the reward shown."
+    columns = line["results"]["evaluation"][benchmark][decoding]
+    place = columns["task"].index(task)
+    for key in stage_keys(line["settings"].get("stages")):
+        for path in sorted(Path(runs).glob(f"evaluate-{key}/*.jsonl")):
+            for dialogue in read_jsonl(path):
+                measured = (dialogue.task, dialogue.tokens, dialogue.prompt_tokens)
+                if measured == (task, columns["tokens"][place], columns["prompt_tokens"][place]):
+                    return replace(dialogue, rewards={"task": columns["score"][place]})
+    return None
