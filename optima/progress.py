@@ -48,6 +48,9 @@ class TerminalView:
             width = 80
         print("\r\x1b[K" + text[: width - 1], end="\n" if last else "", file=self.stream, flush=True)
 
+    def say(self, text: str):
+        print("\r\x1b[K" + text, file=self.stream, flush=True)
+
 
 class LinesView:
     "A plain line now and then, for log files and pipes."
@@ -58,6 +61,9 @@ class LinesView:
         self.stream = stream
 
     def show(self, text: str, last: bool):
+        print(text, file=self.stream, flush=True)
+
+    def say(self, text: str):
         print(text, file=self.stream, flush=True)
 
 
@@ -77,6 +83,9 @@ class NotebookView:
         else:
             self.handle.update(data, raw=True)
 
+    def say(self, text: str):
+        print(text, file=sys.stderr, flush=True)
+
 
 class FileView:
     "The last line in a file that another process reads."
@@ -91,6 +100,9 @@ class FileView:
             self.path.write_text(text + "\n", encoding="utf-8")
         except OSError:
             pass  # nobody listens any more, or the disk is full: what writes results will say so
+
+    def say(self, text: str):
+        "A message is for the reader, not for the file."
 
 
 def in_notebook() -> bool:
@@ -155,6 +167,11 @@ class Progress:
             if last or shown[0] is None or now - shown[0] >= view.every:
                 view.show(self.text, last)
                 shown[0] = now
+
+    def say(self, text: str):
+        "Print a line of its own, above the progress."
+        for view, _ in self.views:
+            view.say(text)
 
     def close(self):
         "Show the last state once."

@@ -1,0 +1,202 @@
+"The launcher: which experiments, in which order, what happens when one fails, stops or is killed."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from optima import launcher
+from optima.errors import OptimaError
+from optima.registry import add_line, read_registry
+from optima.report import write_report
+from optima.settings import load_settings
+
+EXPERIMENT = """
+import os
+from optima.errors import OptimaError
+from optima.progress import Progress
+from optima.registry import add_line
+from optima.settings import load_settings
+if os.environ.get("FAKE_FAILS") == system:
+    raise OptimaError("the team cannot be found; call it")
+if os.environ.get("FAKE_BUGS") == system:
+    raise ZeroDivisionError("a bug")
+settings = load_settings(system, preset, seed)
+with Progress("evaluate", 1) as progress:
+    add_line(runs, {"key": settings.key, "system": system, "preset": settings.preset, "seed": seed, "settings": {},
+                    "results": {"threads": os.environ["OMP_NUM_THREADS"]}, "cost": {}, "machine": {}})
+"""
+TABLE = """
+from IPython.display import HTML, display
+from optima.registry import read_registry
+import sys
+lines = read_registry(runs)
+print("noise", file=sys.stderr)
+display(HTML("<table><tr><td>rows: %d</td></tr></table><script>alert(1)</script>" % len(lines)))
+"""
+SLEEP = """
+import os, time
+from pathlib import Path
+(Path(runs) / f"{system}.pid").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+def notebook(path, source, **parameters):
+    declared = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    cells = [nbformat.v4.new_markdown_cell("# A page\n\n> and what it is for"),
+             nbformat.v4.new_code_cell(declared, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(source)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    "A folder of light notebooks in the place of nbs/reproduce, and an artefact of two systems."
+    folder = tmp_path / "reproduce"
+    folder.mkdir()
+    notebook(folder / "experiment.ipynb", EXPERIMENT, system="single", preset="smoke", seed=0, runs="runs")
+    notebook(folder / "main_results.ipynb", TABLE, preset="smoke", seeds=1, runs="runs")
+    monkeypatch.setattr(launcher, "NOTEBOOKS", folder)
+    monkeypatch.setitem(launcher.ARTEFACTS, "main_results",
+                        {"notebook": "main_results.ipynb", "systems": ["single", "untrained_debate"]})
+    return folder
+
+
+def finish(runs, settings):
+    add_line(runs, {"key": settings.key, "system": settings.system, "preset": settings.preset, "seed": settings.seed,
+                    "settings": {}, "results": {}, "cost": {}, "machine": {}})
+
+
+def test_what_is_missing_shrinks_as_lines_are_added(tmp_path):
+    systems = launcher.ARTEFACTS["main_results"]["systems"]
+    assert len(launcher.missing("main_results", "smoke", 2, tmp_path)) == 2 * len(systems)
+    finish(tmp_path, load_settings("single", "smoke", 1))
+    finish(tmp_path, load_settings("single", "toy", 0))
+    lacking = launcher.missing("main_results", "smoke", 2, tmp_path)
+    assert len(lacking) == 2 * len(systems) - 1
+    assert ("single", 1) not in [(settings.system, settings.seed) for settings in lacking]
+
+
+def test_the_real_notebooks_declare_what_they_are_told(tmp_path):
+    for job in (launcher.experiment_job(load_settings("single"), "toy", tmp_path),
+                launcher.artefact_job("main_results", "toy", 1, tmp_path)):
+        launcher.check_parameters(job.notebook, job.parameters)
+        assert set(launcher.declared_parameters(job.notebook)) == set(job.parameters)
+
+
+def test_a_parameter_that_the_notebook_lacks_is_refused_before_anything_runs(fake, tmp_path):
+    job = launcher.experiment_job(load_settings("single", "smoke"), "smoke", tmp_path)
+    job.parameters["sede"] = 1
+    with pytest.raises(OptimaError, match="unknown parameter 'sede'; choose one of: seed"):
+        launcher.run_jobs([job])
+    nbformat.write(nbformat.v4.new_notebook(), fake / "empty.ipynb")
+    with pytest.raises(OptimaError, match="found 0"):
+        launcher.check_parameters(fake / "empty.ipynb", {})
+    with pytest.raises(OptimaError, match="from a clone"):
+        launcher.check_parameters(fake / "none.ipynb", {})
+
+
+def test_trained_systems_start_first_and_sharers_do_not_meet():
+    jobs = [launcher.experiment_job(load_settings(system, "smoke"), "smoke", Path("runs"))
+            for system in launcher.ARTEFACTS["main_results"]["systems"]]
+    waiting, order, running = list(jobs), [], []
+    for _ in range(4):
+        running.append(launcher.next_job(waiting, running))
+        waiting.remove(running[-1])
+        order.append(running[-1].parameters["system"])
+    assert order == ["optima_debate", "optima_multi_step", "single", "untrained_debate"]
+    assert launcher.next_job(waiting, running[1:]).parameters["system"] == "random_selection"
+
+
+def test_reproduce_makes_experiments_table_and_page_and_does_nothing_twice(fake, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    finish(runs, load_settings("single", "smoke"))
+    assert launcher.reproduce(["main_results"], "smoke", 1, runs, workers=2) == []
+    lines = {line["system"]: line["results"] for line in read_registry(runs)}
+    assert lines == {"single": {}, "untrained_debate": {"threads": "1"}}
+    assert {path.name for path in (runs / "notebooks").iterdir()} == {"untrained_debate-smoke-0.ipynb",
+                                                                     "main_results.ipynb"}
+    page = (runs / "report.html").read_text()
+    assert "rows: 2" in page and "and what it is for" in page
+    assert not any(word in page for word in ("<script", "alert", "http", "noise", "read_registry", "<link"))
+    assert "experiments 1/1" in capsys.readouterr().err
+    assert len(launcher.ensure("main_results", "smoke", 1, runs)) == 2
+
+
+def test_failures_are_told_and_the_others_finish(fake, tmp_path, monkeypatch, capsys):
+    launcher.ARTEFACTS["main_results"]["systems"].append("terse_debate")
+    monkeypatch.setenv("FAKE_FAILS", "single")
+    monkeypatch.setenv("FAKE_BUGS", "terse_debate")
+    runs = tmp_path / "runs"
+    failed = {job.name: (job.code, job.error) for job in launcher.reproduce(["main_results"], "smoke", 1, runs, 2)}
+    assert failed == {"single-smoke-0": (2, "the team cannot be found; call it"),
+                      "terse_debate-smoke-0": (1, "ZeroDivisionError: a bug")}
+    assert "single-smoke-0 failed: the team cannot be found; call it" in capsys.readouterr().err.splitlines()
+    assert [line["system"] for line in read_registry(runs)] == ["untrained_debate"]
+    assert not (runs / "report.html").exists()
+    with pytest.raises(OptimaError, match="no line for single"):
+        launcher.lines_of("main_results", "smoke", 1, runs)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_running_after_ctrl_c_or_kill(fake, tmp_path, number):
+    notebook(fake / "experiment.ipynb", SLEEP, system="", preset="", seed=0, runs="")
+    runs = tmp_path / "runs"
+    code = f"""
+from pathlib import Path
+from optima import launcher
+launcher.NOTEBOOKS = Path({str(fake)!r})
+launcher.ARTEFACTS["main_results"]["systems"] = ["single"]
+try:
+    launcher.run_missing(["main_results"], "smoke", 1, {str(runs)!r}, 2)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    place, limit = runs / "single.pid", time.monotonic() + 25
+    while not (place.exists() and place.read_text()) and time.monotonic() < limit:
+        time.sleep(0.05)
+    kernel = int(place.read_text())
+    assert alive(kernel)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=15)
+    assert output == (b"stopped\n" if number == signal.SIGINT else b"")
+    limit = time.monotonic() + 8
+    while alive(kernel) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert not alive(kernel)
+
+
+def test_wrong_names_and_numbers(tmp_path):
+    with pytest.raises(OptimaError, match="choose one of: main_results"):
+        launcher.reproduce(["main_result"], runs=tmp_path)
+    with pytest.raises(OptimaError, match="expected 1 or more"):
+        launcher.missing("main_results", "toy", 0, tmp_path)
+
+
+def test_a_page_that_loads_from_outside_is_refused(tmp_path):
+    output = nbformat.v4.new_output("display_data", data={"text/html": "<img src='https://example.org/x.png'>"})
+    cell = nbformat.v4.new_code_cell("x", outputs=[output])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
+    with pytest.raises(OptimaError, match="loads from outside"):
+        write_report([tmp_path / "x.ipynb"], tmp_path / "x.html")
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_the_environment_of_a_child(tmp_path):
+    assert launcher.environment(tmp_path)["OMP_NUM_THREADS"] == "1"
+    assert os.environ.get("OPTIMA_PROGRESS") is None
+    assert json.loads(json.dumps(launcher.absolute_preset("x.toml"))) == str(Path("x.toml").resolve())
