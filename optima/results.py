@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['CELL', 'INK', 'STANDALONE', 'COLOURS', 'OTHER_COLOUR', 'MEASURES', 'STAGES', 'AMOUNTS', 'COUNTERPARTS', 'TWINS',
-           'Table', 'table_html', 'format_number', 'format_interval', 'rows_of', 'main_table', 'resampled',
-           'status_table', 'comparison_table', 'finding', 'Figure', 'draw', 'look', 'empty_axes', 'score_tokens_figure',
-           'plain_ticks', 'score_tokens_words', 'iteration_curves', 'learning_figure', 'draw_curve', 'learning_words',
-           'several', 'model_name', 'provenance', 'budget_rows', 'stage_order', 'budget_table', 'per', 'published',
-           'number', 'published_table', 'published_text', 'article_values', 'beside_table', 'contrast_table',
-           'not_comparable', 'typical_task', 'stage_keys', 'saved_dialogue']
+           'Table', 'table_html', 'format_number', 'format_interval', 'rows_of', 'main_table', 'row_names', 'about',
+           'resampled', 'status_table', 'comparison_table', 'finding', 'Figure', 'draw', 'look', 'empty_axes',
+           'score_tokens_figure', 'plain_ticks', 'score_tokens_words', 'iteration_curves', 'learning_figure',
+           'draw_curve', 'learning_words', 'several', 'model_name', 'provenance', 'budget_rows', 'stage_order',
+           'budget_table', 'per', 'published', 'number', 'published_table', 'published_text', 'article_values',
+           'beside_table', 'contrast_table', 'not_comparable', 'typical_task', 'stage_keys', 'saved_dialogue']
 
 # %% ../nbs/core/75_results.ipynb #4959b026
 import csv
@@ -95,7 +95,7 @@ def format_interval(value, bounds, digits: int = 3, sign: str = "") -> str:
         return "–"
     return f"{value:{sign}.{digits}f} [{bounds[0]:{sign}.{digits}f}, {bounds[1]:{sign}.{digits}f}]"
 
-# %% ../nbs/core/75_results.ipynb #33e7c687
+# %% ../nbs/core/75_results.ipynb #9cafce39
 def rows_of(
     rows: list[dict],  # from `report_rows` or `comparisons`
     decoding: str,  # "greedy" or "sampled"
@@ -115,8 +115,7 @@ def main_table(
 ) -> Table:
     "Score, tokens and what they are made of, per system and benchmark."
     columns = {
-        "system": lambda row: row["system"],
-        "benchmark": lambda row: row["benchmark"],
+        **row_names(rows),
         "score [95 %]": lambda row: format_interval(row["score"], row["score_ci"]),
         "tokens [95 %]": lambda row: format_interval(row["tokens"], row["tokens_ci"], 1),
         "× single": lambda row: format_number(row["relative_cost"], 2),
@@ -127,8 +126,20 @@ def main_table(
         "score of each seed": lambda row: ", ".join(format_number(value) for value in row["seed_values"]),
         "tasks": lambda row: str(row["n"]),
     }
-    about = f"Ours, {model}: " if model else "Ours: "
-    return Table(rows_of(rows, decoding), columns, f"{about}{decoding} decoding; {resampled(rows)}")
+    caption = f"{about(rows, model)}, {decoding} decoding; {resampled(rows)}"
+    return Table(rows_of(rows, decoding), columns, caption)
+
+
+def row_names(rows: list[dict], *more: str) -> dict[str, Callable[[dict], str]]:
+    "The columns that name a row; the benchmark only when there are several."
+    names = ["system", *more, *["benchmark"] * (len({row["benchmark"] for row in rows}) > 2)]
+    def show(name): return lambda row: row[name]
+    return {name: show(name) for name in names}
+
+
+def about(rows: list[dict], model: str = "") -> str:
+    "The start of a caption: whose numbers, of what model, on which benchmarks."
+    return ", ".join(["Ours", *[model] * bool(model), *sorted({row["benchmark"] for row in rows} - {"mean"})])
 
 
 def resampled(rows: list[dict]) -> str:
@@ -139,7 +150,7 @@ def resampled(rows: list[dict]) -> str:
     counts = " or ".join(map(str, sorted(seeds)))
     return f"intervals resample {counts} seeds, then tasks"
 
-# %% ../nbs/core/75_results.ipynb #8d30bab5
+# %% ../nbs/core/75_results.ipynb #043c1435
 def status_table(
     rows: list[dict],  # from `report_rows`
     decoding: str = "greedy",
@@ -148,27 +159,25 @@ def status_table(
     shown = rows_of(rows, decoding)
     statuses = sorted({status for row in shown for status in row["statuses"]})
     def count(status): return lambda row: str(row["statuses"].get(status, 0))
-    columns = {"system": lambda row: row["system"], "benchmark": lambda row: row["benchmark"]}
+    columns = row_names(rows)
     columns |= {status: count(status) for status in statuses}
-    return Table(shown, columns, f"Ours: how dialogues ended, {decoding} decoding")
+    return Table(shown, columns, f"{about(rows)}: how dialogues ended, {decoding} decoding")
 
-# %% ../nbs/core/75_results.ipynb #80634543
+# %% ../nbs/core/75_results.ipynb #f36115c8
 def comparison_table(
     rows: list[dict],  # from `comparisons`
     decoding: str = "greedy",
 ) -> Table:
     "Paired differences with intervals and the words they allow."
     columns = {
-        "system": lambda row: row["system"],
-        "against": lambda row: row["against"],
-        "benchmark": lambda row: row["benchmark"],
+        **row_names(rows, "against"),
         "score": lambda row: row["verdict"],
         "score difference [95 %]": lambda row: format_interval(row["difference"], row["difference_ci"], 3, "+"),
         "tokens": lambda row: row["tokens_verdict"],
         "tokens ratio [95 %]": lambda row: "×" + format_interval(row["tokens_ratio"], row["tokens_ratio_ci"], 2),
         "pairs": lambda row: f"{row['n']} tasks × {row['seeds']}",
     }
-    return Table(rows_of(rows, decoding), columns, f"Ours: paired differences, {decoding} decoding; {resampled(rows)}")
+    return Table(rows_of(rows, decoding), columns, f"{about(rows)}: paired differences, {decoding} decoding; {resampled(rows)}")
 
 
 def finding(
@@ -253,12 +262,12 @@ def empty_axes(count: int = 1, height: float = 4.0):
         axis.yaxis.label.set_color(INK)
     return figure, axes
 
-# %% ../nbs/core/75_results.ipynb #855e1f7e
+# %% ../nbs/core/75_results.ipynb #60ba054d
 def score_tokens_figure(
     rows: list[dict],  # from `report_rows`
     decoding: str = "greedy",
     benchmark: str | None = None,  # the mean over benchmarks when none is named
-    model: str = "",  # what generated; stands on the axis
+    model: str = "",  # what generated; stands above the axes
 ) -> Figure:
     "Score against tokens, with intervals in both directions."
     benchmarks = [row["benchmark"] for row in rows_of(rows, decoding)]
@@ -271,7 +280,8 @@ def score_tokens_figure(
         axis.errorbar(row["tokens"], row["score"], *spread[::-1], color=style["color"], elinewidth=1.4, capsize=2)
         axis.plot(row["tokens"], row["score"], label=row["system"], linestyle="none", markersize=8, zorder=3, **style)
     axis.set(xscale="log", ylim=(0, 1.02), xlabel="generated tokens per task, all agents (log scale)",
-             ylabel=f"score, {benchmark}" + (f" ({model})" if model else ""))
+             ylabel=f"score, {benchmark}")
+    axis.set_title(", ".join(["ours", *[model] * bool(model), f"{decoding} decoding"]), loc="left", color=INK, fontsize=10)
     plain_ticks(axis)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", frameon=False, labelcolor=INK)
     return draw(figure, score_tokens_words(shown, benchmark))
