@@ -67,7 +67,7 @@ class Table:
     def _repr_html_(self) -> str:
         return table_html(self)
 
-# %% ../nbs/core/75_results.ipynb #5139cbea
+# %% ../nbs/core/75_results.ipynb #7f1c5c98
 def table_html(
     table: Table,
 ) -> str:  # scrolls by itself when the page is narrow; takes its colours from the page
@@ -78,7 +78,7 @@ def table_html(
             f'<{tag}{scope} style="{CELL}{"right" if right else "left"}">{html.escape(text)}</{tag}>'
             for text, right in zip(cells, table.numeric)) + "</tr>"
     heading, *body = table.cells
-    caption = f'<caption style="text-align:left;caption-side:top;padding:4px 0">{html.escape(table.caption)}</caption>'
+    caption = f'<caption style="text-align:left;caption-side:top;white-space:nowrap;padding:4px 0">{html.escape(table.caption)}</caption>'
     return (f'<div style="overflow-x:auto"><table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
             f'{caption if table.caption else ""}<thead>{line(heading, "th")}</thead>'
             f'<tbody>{"".join(line(cells, "td") for cells in body)}</tbody></table></div>')
@@ -95,7 +95,7 @@ def format_interval(value, bounds, digits: int = 3, sign: str = "") -> str:
         return "–"
     return f"{value:{sign}.{digits}f} [{bounds[0]:{sign}.{digits}f}, {bounds[1]:{sign}.{digits}f}]"
 
-# %% ../nbs/core/75_results.ipynb #9cafce39
+# %% ../nbs/core/75_results.ipynb #1b9d0037
 def rows_of(
     rows: list[dict],  # from `report_rows` or `comparisons`
     decoding: str,  # "greedy" or "sampled"
@@ -124,10 +124,12 @@ def main_table(
         "turns": lambda row: format_number(row["turns"], 2),
         "valid": lambda row: format_number(row["valid_share"], 3),
         "score of each seed": lambda row: ", ".join(format_number(value) for value in row["seed_values"]),
-        "tasks": lambda row: str(row["n"]),
     }
-    caption = f"{about(rows, model)}, {decoding} decoding; {resampled(rows)}"
-    return Table(rows_of(rows, decoding), columns, caption)
+    shown = rows_of(rows, decoding)
+    tasks = ", ".join(map(str, sorted({row["n"] for row in shown})))
+    if "," in tasks:
+        columns["tasks"] = lambda row: str(row["n"])
+    return Table(shown, columns, f"{about(rows, model)}, {decoding} decoding; {tasks} tasks; {resampled(rows)}")
 
 
 def row_names(rows: list[dict], *more: str) -> dict[str, Callable[[dict], str]]:
