@@ -49,8 +49,12 @@ def read_registry(
     path = registry_path(runs)
     if not path.is_file():
         return []
-    texts = enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1)
-    lines = [parse_line(text, f"{path}, line {number}") for number, text in texts if text.strip()]
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise OptimaError(f"cannot read {path}: {error.strerror}") from error
+    numbered = enumerate(texts, start=1)
+    lines = [parse_line(text, f"{path}, line {number}") for number, text in numbered if text.strip()]
     return sorted(lines, key=lambda line: line["key"])
 
 

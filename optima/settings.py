@@ -38,6 +38,7 @@ class Settings:
     evaluation_strategy: str = "none"  # the format prompt under which the team is evaluated
     mode: str = "self"  # who writes the training dialogues: the student itself, or a "teacher"
     teacher: str = ""  # the teacher's model folder, for mode "teacher"
+    prompts: str = "toy"  # how the agents are spoken to: in the toy world's few words, or in "english"
     base: str = "toy"  # the student: "toy" for the shipped checkpoint of the seed, or a model folder
 
     iterations: int = 2  # rounds of generate, rank, select, train; 0 leaves the team untrained
@@ -114,6 +115,7 @@ class Settings:
 CHOICES = {
     "paradigm": ("single", "debate", "multi_step"),
     "mode": ("self", "teacher"),
+    "prompts": ("toy", "english"),
     "question_metric": ("exact_match", "f1"),
     "selection": ("reward", "random"),
     "quantization": ("nf4", "none"),

@@ -1,0 +1,252 @@
+"The command `optima`: what the notebooks do, from a shell."
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from optima.errors import OptimaError, suggest
+
+RUNS = "runs"
+
+
+class Parser(argparse.ArgumentParser):
+    "A parser whose errors are one line, with the closest right word."
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if choice:
+            names = [name.strip(" '") for name in choice[2].split(",")]
+            raise OptimaError(suggest("command", choice[1], names))
+        if message.endswith("required: command"):
+            message = f"name a command: {', '.join(COMMANDS)}"
+        raise OptimaError(f"{message}; see {self.prog} --help")
+
+
+def whole(text: str) -> int:
+    "A number of things: 1 or more."
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    "A seed: 0 or more."
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
+    return int(text)
+
+
+def add_runs(parser, default=RUNS):
+    parser.add_argument("--runs", metavar="DIR", default=default, help=f"run folder (default {RUNS})")
+
+
+def add_preset(parser, default="toy"):
+    parser.add_argument("--preset", default=default, help="smoke, toy, or a .toml file (default toy)")
+
+
+def add_run(parser):
+    parser.add_argument("system", help="a row of the table, such as optima_debate")
+    add_preset(parser)
+    parser.add_argument("--seed", type=seed, default=0)
+    add_runs(parser)
+    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+                        help="settings that win over the preset")
+
+
+def add_reproduce(parser):
+    add_preset(parser)
+    parser.add_argument("--only", metavar="NAME,...", help="tables and figures to make (default: all)")
+    parser.add_argument("--seeds", type=whole, default=1, help="how many seeds, from 0 (default 1)")
+    parser.add_argument("--workers", type=whole, help="experiments at once (default: one per core)")
+    add_runs(parser)
+
+
+def add_report(parser):
+    parser.add_argument("name", help="a table or figure, such as main_results")
+    parser.add_argument("--json", action="store_true", help="rows as JSON")
+    parser.add_argument("--against", metavar="SYSTEM", help="what to compare with (default: the untrained team)")
+    add_preset(parser, default=None)
+    add_runs(parser, default=None)
+
+
+def add_toy(parser):
+    actions = parser.add_subparsers(dest="toy_command", metavar="train", required=True, parser_class=Parser)
+    train = actions.add_parser("train", help="train a toy base model from scratch")
+    train.add_argument("--seed", type=seed, default=0)
+    train.add_argument("--out", metavar="DIR", help="where it goes (default toy-base-SEED)")
+
+
+def add_publish(parser):
+    parser.add_argument("runs", metavar="DIR", help="the run folder to publish")
+    add_preset(parser)
+    parser.add_argument("--name", default="main_results", help="the table (default main_results)")
+    parser.add_argument("--to", metavar="DIR", help="where it goes (default nbs/results)")
+
+
+def run(chosen) -> int:
+    "Run one experiment and print its rows."
+    from optima.settings import load_settings, parse_override
+    from optima.store import Store
+
+    settings = load_settings(chosen.system, chosen.preset, chosen.seed, dict(map(parse_override, chosen.set)))
+    with Store(chosen.runs).lock():
+        from optima.loop import run_experiment
+        line = run_experiment(settings, Path(chosen.runs))
+    print_tables([line])
+    return 0
+
+
+def artefact_names(only: str | None) -> list[str]:
+    "The artefacts that were asked for, each once."
+    from optima.launcher import ARTEFACTS, artefact
+
+    names = list(dict.fromkeys(name.strip() for name in only.split(","))) if only is not None else list(ARTEFACTS)
+    for name in names:
+        artefact(name)
+    return names
+
+
+def reproduce(chosen) -> int:
+    "Make what is missing, then tables, figures and the page."
+    from optima import launcher
+    from optima.store import Store
+
+    names = artefact_names(chosen.only)
+    with Store(chosen.runs).lock():
+        failed = launcher.reproduce(names, chosen.preset, chosen.seeds, chosen.runs, chosen.workers)
+        for name in names:
+            if not launcher.missing(name, chosen.preset, chosen.seeds, chosen.runs):
+                print_tables(launcher.lines_of(name, chosen.preset, chosen.seeds, chosen.runs), name)
+    if failed:
+        print(f"optima: {len(failed)} failed: {', '.join(job.name for job in failed)}; the same command tries them "
+              "again, the rest is kept", file=sys.stderr)
+        return 2 if any(job.code == 2 for job in failed) else 1
+    print(f"\nreport: {Path(chosen.runs) / 'report.html'}\nnotebooks: {Path(chosen.runs) / 'notebooks'}")
+    return 0
+
+
+def print_tables(lines: list[dict], title: str = "", against: str | None = None):
+    "Print the rows of some registry lines, one table per decoding, greedy first."
+    from optima.evaluation import report_rows
+    from optima.results import main_table
+
+    rows = report_rows(lines, against)
+    for decoding in sorted({row["decoding"] for row in rows}):
+        print(f"\n{title}\n{main_table(rows, decoding)}" if title else f"\n{main_table(rows, decoding)}")
+
+
+def report(chosen) -> int:
+    "Print an artefact's rows from a registry."
+    from optima.reading import lines_to_show
+
+    lines = lines_to_show(chosen.name, chosen.runs, chosen.preset)
+    if chosen.against and chosen.against not in {line["system"] for line in lines}:
+        raise OptimaError(suggest("system", chosen.against, {line["system"] for line in lines}))
+    if not chosen.json:
+        print_tables(lines, against=chosen.against)
+        return 0
+    from optima.evaluation import report_rows
+    print(json.dumps(report_rows(lines, chosen.against), indent=1, ensure_ascii=False))
+    return 0
+
+
+def status(chosen) -> int:
+    "Print what a run folder holds."
+    from optima.reading import status_lines
+
+    print("\n".join(status_lines(Path(chosen.runs))))
+    return 0
+
+
+def doctor(chosen) -> int:
+    "Print what of this machine is fit; 1 when something is not."
+    from optima.doctor import examine
+
+    return examine(Path(chosen.runs))
+
+
+def toy(chosen) -> int:
+    "Train a toy base model."
+    out = Path(chosen.out or f"toy-base-{chosen.seed}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OptimaError(f"{out} is there already; remove it, or choose another folder with --out")
+    from optima.toyworld import train_base
+    train_base(out, chosen.seed)
+    print(out)
+    return 0
+
+
+def publish(chosen) -> int:
+    "Copy finished results into the repository."
+    from optima.publishing import publish_runs
+
+    for path in publish_runs(Path(chosen.runs), chosen.name, chosen.preset, chosen.to and Path(chosen.to)):
+        print(path)
+    return 0
+
+
+COMMANDS = {
+    "run": (run, add_run, "run one experiment"),
+    "reproduce": (reproduce, add_reproduce, "make tables and figures, and all that they need"),
+    "report": (report, add_report, "print a table from a registry"),
+    "status": (status, add_runs, "what a run folder holds"),
+    "doctor": (doctor, add_runs, "whether this machine is fit"),
+    "toy": (toy, add_toy, "train the toy world's base model"),
+    "publish": (publish, add_publish, "copy results into nbs/results"),
+}
+
+
+def parser() -> Parser:
+    "The parser of all commands."
+    from optima import __doc__ as about
+    from optima import __version__
+
+    top = Parser(prog="optima", description=about, epilog="optima COMMAND --help says more",
+                 formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=20))
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(dest="command", metavar="command", required=True, parser_class=Parser)
+    for name, (action, add, help_text) in COMMANDS.items():
+        sub = commands.add_parser(name, help=help_text, description=(action.__doc__ or "").strip())
+        add(sub)
+        sub.set_defaults(action=action, options=sub.format_usage())
+    return top
+
+
+def unknown_word(word: str, chosen: argparse.Namespace) -> str:
+    "What to say of a word that the command does not know."
+    if word.startswith("-"):
+        return suggest("option", word.split("=")[0], set(re.findall(r"--[a-z]+", chosen.options)) | {"--help"})
+    return f"{word!r} is one word too many; see optima {chosen.command} --help"
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    "The command line as values; an unknown option is named with the closest one."
+    chosen, unknown = parser().parse_known_args(arguments)
+    if unknown:
+        raise OptimaError(unknown_word(unknown[0], chosen))
+    return chosen
+
+
+def main(argv: list[str] | None = None) -> int:
+    "Run a command; errors that the user can mend are one line and exit code 2."
+    try:
+        chosen = parse(argv)
+        return chosen.action(chosen)
+    except OptimaError as error:
+        print(f"optima: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("optima: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())
