@@ -1,0 +1,285 @@
+"The command line: every command, and every error in one line with its exit code."
+import errno
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from synthetic import line as made_up
+from synthetic import write_dialogues
+
+from optima import cli, doctor, launcher, publishing, reading
+from optima.messages import read_jsonl
+from optima.registry import add_line, read_registry
+from optima.settings import SYSTEMS, load_settings
+from optima.store import Store, make_folder, write_json
+
+
+def experiment_line(system, preset="toy", seed=0, **overrides):
+    "A made-up line under the key and settings that the real experiment has."
+    settings = load_settings(system, preset, seed, overrides)
+    line = made_up(system, seed)
+    stages = line["settings"]["stages"]
+    return line | {"key": settings.key, "preset": preset, "settings": settings.to_dict() | {"stages": stages}}
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    "An empty current folder, and the run folder's place in it."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reading, "PUBLISHED", tmp_path / "published")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def filled(runs):
+    "A run folder with the lines and the dialogues of all systems, one seed."
+    for system in SYSTEMS:
+        add_line(runs, experiment_line(system))
+    return runs
+
+
+@pytest.fixture
+def loop(monkeypatch):
+    "A loop that only notes the experiments it was asked for."
+    asked = []
+
+    def run_experiment(settings, folder, progress=None):
+        asked.append(settings)
+        return add_line(folder, experiment_line(settings.system, settings.preset, settings.seed))
+
+    monkeypatch.setitem(sys.modules, "optima.loop", types.SimpleNamespace(run_experiment=run_experiment))
+    return asked
+
+
+def one_line(capsys, *arguments) -> str:
+    "What a command that the user has to mend says."
+    assert cli.main([str(word) for word in arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len([text for text in lines if not text.startswith("registry:")]) == 1, lines
+    return lines[-1]
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ("repoduce", "unknown command 'repoduce'; choose one of: reproduce,"),
+    ("", "name a command: run, reproduce,"),
+    ("run", "system; see optima run --help"),
+    ("run optima_debat", "unknown system 'optima_debat'; choose one of: optima_debate,"),
+    ("run single --sed 3", "unknown option '--sed'; choose one of: --seed,"),
+    ("run single --seed x", "'x': expected a whole number"),
+    ("run single --preset toyy", "unknown preset 'toyy'; choose one of: toy"),
+    ("run single --set iteration=1", "unknown setting 'iteration'; choose one of: iterations"),
+    ("run single --set iterations=one", "iterations = 'one': expected a whole number"),
+    ("run single --set iterations", "expected key=value"),
+    ("run single twice", "'twice' is one word too many"),
+    ("reproduce --only main_result", "unknown artefact 'main_result'; choose one of: main_results"),
+    ("reproduce --seeds 0", "'0': expected a whole number, 1 or more"),
+    ("reproduce --preset none", "unknown preset 'none'"),
+    ("report main_result", "unknown artefact"),
+    ("report main_results", "no registry in runs or"),
+    ("report main_results --runs nowhere", "no registry in nowhere; make one: optima reproduce"),
+    ("status", "there is no run folder runs yet"),
+    ("toy", "see optima toy --help"),
+    ("toy trian", "choose one of: train"),
+])
+def test_what_the_user_can_mend(runs, loop, capsys, arguments, words):
+    assert words in one_line(capsys, *arguments.split())
+    assert not runs.exists() or not any(path.is_file() and "locks" not in path.parts for path in runs.rglob("*"))
+
+
+def test_run_gives_settings_to_the_loop_and_prints_the_rows(runs, loop, capsys):
+    command = "run optima_debate --seed 2 --set learning_rate=1e-4 strategies=none,brief --set diversity=false"
+    assert cli.main(command.split()) == 0
+    (settings,) = loop
+    assert (settings.system, settings.seed, settings.learning_rate) == ("optima_debate", 2, 1e-4)
+    assert settings.strategies == ("none", "brief") and settings.diversity is False
+    output = capsys.readouterr().out
+    assert output.index("greedy") < output.index("sampled") and "optima_debate" in output
+    assert len(read_registry(runs)) == 1
+
+
+def test_ctrl_c_and_bugs(runs, monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "optima.loop", types.SimpleNamespace(run_experiment=stopped))
+    assert cli.main(["run", "single"]) == 130
+    assert capsys.readouterr().err == "optima: stopped; the same command goes on from here\n"
+    monkeypatch.setitem(sys.modules, "optima.loop", types.SimpleNamespace(run_experiment=lambda *_: 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["run", "single"])
+
+
+@pytest.mark.parametrize("command", ["run single", "reproduce --preset smoke"])
+def test_a_locked_folder(runs, loop, capsys, command):
+    code = f"import sys; from optima.store import Store\nwith Store({str(runs)!r}).lock(): print(1, flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              env=os.environ | {"PYTHONPATH": str(launcher.ROOT)})
+    holder.stdout.readline()
+    assert f"runs is in use by process {holder.pid}" in one_line(capsys, *command.split())
+    holder.communicate(b"\n")
+    assert loop == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/runs", "/proc/runs"])
+@pytest.mark.parametrize("command", ["run single", "reproduce"])
+def test_a_folder_that_cannot_be(runs, loop, capsys, place, command):
+    Path("file").write_text("kept")
+    assert "choose another --runs folder" in one_line(capsys, *command.split(), "--runs", place)
+    assert Path("file").read_text() == "kept" and loop == []
+
+
+def test_a_full_disk_loses_nothing(filled, loop, monkeypatch, capsys):
+    before = (filled / "registry.jsonl").read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("optima.store.flush", full)
+    assert "the disk is full" in one_line(capsys, "run", "single", "--seed", "1")
+    assert (filled / "registry.jsonl").read_bytes() == before and len(list(filled.glob("*.partial"))) == 0
+
+
+def test_report_prints_tables_and_rows(filled, capsys):
+    assert cli.main(["report", "main_results"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "registry: runs/registry.jsonl, preset toy, 9 lines\n"
+    assert all(system in told.out for system in SYSTEMS)
+    assert cli.main(["report", "main_results", "--json", "--against", "single"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    wanted = {"system", "benchmark", "decoding", "score", "score_ci", "tokens", "tokens_ci", "prompt_tokens",
+              "tokens_per_message", "turns", "valid_share", "relative_cost", "against", "difference", "difference_ci",
+              "n", "seeds", "seed_values", "statuses"}
+    assert all(wanted <= set(row) for row in rows)
+    assert {row["against"] for row in rows if row["system"] == "optima_debate"} == {"single"}
+    assert "unknown system 'singel'" in one_line(capsys, "report", "main_results", "--against", "singel")
+
+
+def test_report_leaves_out_lines_with_settings_set_by_hand(runs, capsys):
+    add_line(runs, experiment_line("single", evaluation_tasks=10))
+    assert "no line of main_results with preset toy" in one_line(capsys, "report", "main_results")
+    add_line(runs, experiment_line("single"))
+    assert len(reading.lines_to_show("main_results")) == 1
+    add_line(runs, experiment_line("single") | {"key": "0" * 16})
+    (line,) = reading.lines_to_show("main_results")
+    assert line["key"] == load_settings("single").key
+
+
+def test_report_reads_the_published_registry_when_there_is_no_other(runs, tmp_path, capsys):
+    add_line(tmp_path / "published", experiment_line("single", "smoke"))
+    assert cli.main(["report", "main_results"]) == 0
+    assert "published/registry.jsonl, preset smoke, 1 lines" in capsys.readouterr().err
+
+
+def test_a_damaged_registry(filled, capsys):
+    with open(filled / "registry.jsonl", "a") as file:
+        file.write("{\n")
+    assert "line 10: not JSON" in one_line(capsys, "report", "main_results")
+
+
+def test_status_counts_stages_and_experiments(filled, capsys):
+    store = Store(filled)
+    store.stage("generate", {"n": 1}).make(lambda folder: (folder / "a.txt").write_text("x" * 2000))
+    make_folder(store.stage("generate", {"n": 2}).folder)
+    assert cli.main(["status"]) == 0
+    output = capsys.readouterr().out
+    assert "generate        1 done    1 partial     2." in output and "finished experiments: 9" in output
+
+
+def test_reproduce_prints_tables_and_where_the_rest_is(filled, monkeypatch, capsys):
+    monkeypatch.setattr(launcher, "run_jobs", lambda jobs, *_: [setattr(job, "code", 0) for job in jobs] and [])
+    monkeypatch.setattr("optima.report.write_report", lambda notebooks, path: path.write_text("page"))
+    assert cli.main(["reproduce"]) == 0
+    output = capsys.readouterr().out
+    assert output.splitlines()[1] == "main_results" and "report: runs/report.html" in output
+    failed = launcher.Job("single-toy-0", Path(), Path(), {}, code=1)
+    for code in (1, 2):
+        failed.code = code
+        monkeypatch.setattr(launcher, "reproduce", lambda *_: [failed])
+        assert cli.main(["reproduce"]) == code
+        assert "1 failed: single-toy-0; the same command" in capsys.readouterr().err
+
+
+def test_toy_train(runs, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setitem(sys.modules, "optima.toyworld",
+                        types.SimpleNamespace(train_base=lambda *given, **_: asked.append(given)))
+    assert cli.main(["toy", "train", "--seed", "3"]) == 0
+    assert asked == [(Path("toy-base-3"), 3)]
+    write_json(make_folder(Path("mine")) / "config.json", {})
+    assert "mine is there already" in one_line(capsys, "toy", "train", "--out", "mine")
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    monkeypatch.setattr(publishing, "git", lambda *_: "")
+
+
+def test_publish_copies_lines_and_one_seeds_dialogues(filled, clean, tmp_path, capsys):
+    for line in read_registry(filled):
+        add_line(filled, line | {"machine": {"clean": True}})
+        write_dialogues(filled, line)
+    for folder in filled.glob("evaluate-*"):
+        digest = hashlib.sha256((folder / "shard-00000.jsonl").read_bytes()).hexdigest()
+        write_json(folder / "done.json", {"files": {"shard-00000.jsonl": digest}})
+    add_line(tmp_path / "to", experiment_line("single", "smoke"))
+    for _ in range(2):
+        assert cli.main(["publish", str(filled), "--to", str(tmp_path / "to")]) == 0
+    assert len(read_registry(tmp_path / "to")) == 10
+    packed = sorted((tmp_path / "to" / "dialogues").iterdir())
+    assert [path.name for path in packed] == sorted(f"{system}-toy-0.jsonl.gz" for system in SYSTEMS)
+    (tmp_path / "x.jsonl").write_bytes(gzip.decompress(packed[0].read_bytes()))
+    assert len(read_jsonl(tmp_path / "x.jsonl")) == 60
+
+
+def test_publish_refuses(filled, monkeypatch, capsys):
+    monkeypatch.setattr(publishing, "git", lambda *_: None)
+    assert "in a git clone only" in one_line(capsys, "publish", filled)
+    monkeypatch.setattr(publishing, "git", lambda *_: " M optima/loop.py")
+    assert "M optima/loop.py, ...); commit them first" in one_line(capsys, "publish", filled)
+    monkeypatch.setattr(publishing, "git", lambda *_: "")
+    unclean = experiment_line("single") | {"machine": {"clean": False}}
+    add_line(filled, unclean)
+    assert "made from a tree with changes: single (seed 0)" in one_line(capsys, "publish", filled)
+    add_line(filled, experiment_line("single"))
+    assert "dialogues are not in" in one_line(capsys, "publish", filled)
+    add_line(filled, experiment_line("single", seed=1))
+    assert "no line for untrained_debate (seed 1)" in one_line(capsys, "publish", filled)
+
+
+def test_doctor_names_what_is_bad_and_goes_on(runs, monkeypatch, capsys, tmp_path):
+    checkpoint = make_folder(tmp_path / "checkpoints" / "toy-base-0")
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    write_json(checkpoint / "manifest.json", {"sha256": {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}})
+    monkeypatch.setattr(doctor, "CHECKPOINTS", tmp_path / "checkpoints")
+    for name in ("torch_finding", "quantization_finding", "sandbox_finding"):
+        monkeypatch.setattr(doctor, name, lambda: "works")
+    monkeypatch.setattr(doctor, "requirements", lambda: ["numpy>=2"])
+    monkeypatch.setattr(doctor, "LEAST_MEMORY_GB", 0)
+    monkeypatch.setattr(doctor, "LEAST_DISK_GB", 0)
+    assert cli.main(["doctor"]) == 0
+    assert capsys.readouterr().out.endswith("ok  checkpoint toy-base-0 is whole\nall well\n")
+    (checkpoint / "model.safetensors").write_bytes(b"other")
+    monkeypatch.setattr(doctor, "requirements", lambda: ["numpy>=99", "not-there>=1"])
+    monkeypatch.setattr(doctor, "sandbox_finding", lambda: 1 / 0)
+    assert cli.main(["doctor"]) == 1
+    output = capsys.readouterr().out
+    for words in ("BAD numpy", "BAD not-there is not installed", "BAD sandbox: ZeroDivisionError",
+                  "BAD checkpoint toy-base-0: ValueError: model.safetensors is not the file", "4 to mend"):
+        assert words in output
+
+
+def test_doctor_reads_the_bounds_that_pip_reads():
+    assert any(text.startswith("torch>=") for text in doctor.requirements())
+
+
+def test_help_is_quick_and_names_every_command():
+    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "optima.cli", "--help"], check=True,
+                          capture_output=True, text=True, cwd=Path(cli.__file__).parent.parent)
+    assert all(command in done.stdout for command in cli.COMMANDS)
+    assert not any(f" {name}\n" in done.stderr for name in ("numpy", "torch", "nbformat", "optima.evaluation"))
