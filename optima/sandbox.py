@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['STATUSES', 'Verdict', 'run_tests']
 
-# %% ../nbs/core/20_sandbox.ipynb #7ab1a018
+# %% ../nbs/core/20_sandbox.ipynb #726126e5
 import ast
 import atexit
 import builtins
+import ctypes
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import lru_cache
+from importlib.util import find_spec
 
 from pydantic_monty import CollectString, Monty, MontyCrashedError, MontyError
 
@@ -41,7 +43,7 @@ class Verdict:
         "The verdict of this level for a status."
         return cls(status == "passed", status, "monty", " ".join(detail.split())[:300])
 
-# %% ../nbs/core/20_sandbox.ipynb #f286fb5a
+# %% ../nbs/core/20_sandbox.ipynb #b8c311ec
 _pools: dict = {}
 _lock = threading.RLock()
 
@@ -52,6 +54,8 @@ def _pool(
     "This process's pool for one side, opened at its first use and closed at exit."
     with _lock:
         if side not in _pools:
+            if find_spec("opentelemetry") is None:
+                sys.modules.setdefault("opentelemetry", None)
             _pools[side] = Monty().__enter__()
             atexit.register(_close, _pools[side], os.getpid())
         return _pools[side]
@@ -169,7 +173,7 @@ def _classify(
         return Verdict.of("memory", detail)
     return Verdict.of("unsupported" if _unsupported(str(inner)) else "error", detail)
 
-# %% ../nbs/core/20_sandbox.ipynb #c77b9314
+# %% ../nbs/core/20_sandbox.ipynb #dad2da3c
 _HOST_ERRORS = (MontyError, TypeError, ValueError, RecursionError, OverflowError)
 
 
@@ -182,12 +186,10 @@ class _Candidate:
 
     def load(self, code: str) -> None:
         "Define the candidate; what goes wrong is in `stopped`."
-        for text in (_BORDER + _LAZY, code, f"{self.entry_point}\nNone"):
-            try:
-                self._timed(text)
-            except _HOST_ERRORS as error:
-                self.stopped = _classify(error)
-                return
+        try:
+            self._timed(f"{_BORDER}{_LAZY}{code}\n\n{self.entry_point}\nNone")
+        except _HOST_ERRORS as error:
+            self.stopped = _classify(error)
 
     def _timed(self, text: str, **kwargs):
         "Feed the session on the candidate's clock."
@@ -241,7 +243,7 @@ def _fail(self: _Candidate, error: BaseException):
 
 _Candidate.__call__, _Candidate.stop, _Candidate.fail = _call, _stop, _fail
 
-# %% ../nbs/core/20_sandbox.ipynb #f0bee5d1
+# %% ../nbs/core/20_sandbox.ipynb #b5f1f104
 def _names(node: ast.AST) -> set:
     "Functions that a piece of test code calls by name."
     return {call.func.id for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)}
@@ -261,7 +263,8 @@ def _test_program(
         raise OptimaError(f"the tests of {entry_point!r} are no Python: {error}; correct the task's tests") from None
     checks = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in body)
     called = any(isinstance(node, ast.Expr) and "check" in _names(node) for node in body)
-    across = f"def candidate(*args, **kwargs):\n    return _across(*_border([args, kwargs]))\n{entry_point} = candidate\n"
+    across = f"def candidate(*args, _across=_across, **kwargs):\n    return _across(*_border([args, kwargs]))\n" \
+             f"{entry_point} = candidate\n"
     return _BORDER + across + tests + ("\ncheck(candidate)\n" if checks and not called else "\n")
 
 # %% ../nbs/core/20_sandbox.ipynb #be87c9a0
@@ -285,15 +288,16 @@ def _judge(
         raise OptimaError(f"the tests never call {candidate.entry_point!r}: correct the task's tests")
     return verdict
 
-# %% ../nbs/core/20_sandbox.ipynb #db93da58
-_fork: dict = {"forked": False, "left": [], "helper": None}
+# %% ../nbs/core/20_sandbox.ipynb #9d370033
+_fork: dict = {"forked": False, "helper": None}
 
 
 def _after_fork() -> None:
     "In a forked child: leave the parent's pools alone, and remember that no new one can be opened."
     global _lock
     _lock = threading.RLock()
-    _fork["left"].append((dict(_pools), _fork["helper"]))
+    for pool in _pools.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool))
     _fork.update(forked=_fork["forked"] or bool(_pools), helper=None)
     _pools.clear()
 
@@ -320,7 +324,7 @@ def _ask(question: dict) -> Verdict:
         raise RuntimeError("the sandbox's helper process ended; its error is above")
     return Verdict(**json.loads(line))
 
-# %% ../nbs/core/20_sandbox.ipynb #dd439105
+# %% ../nbs/core/20_sandbox.ipynb #ede1ea39
 def run_tests(
     code: str,  # the candidate, as a model wrote it
     tests: str,  # `def check(candidate)` in HumanEval's manner, or bare asserts
@@ -331,7 +335,7 @@ def run_tests(
     "Run a candidate against its tests; raises `OptimaError` only where the tests themselves are broken."
     program = _test_program(tests, entry_point)
     if _fork["forked"]:
-        return _ask(dict(code=code, tests=tests, entry_point=entry_point, timeout=timeout, memory=memory))
+        return _ask({"code": code, "tests": tests, "entry_point": entry_point, "timeout": timeout, "memory": memory})
     with _session("tests", timeout, 2 * memory) as judge, _session("candidate", timeout, memory) as session:
         candidate = _Candidate(session, entry_point, timeout)
         candidate.load(code)
