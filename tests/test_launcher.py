@@ -166,15 +166,15 @@ except KeyboardInterrupt:
     print("stopped", flush=True)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    place, limit = runs / "single.pid", time.monotonic() + 25
+    place, limit = runs / "single.pid", time.monotonic() + 60
     while not (place.exists() and place.read_text()) and time.monotonic() < limit:
         time.sleep(0.05)
     kernel = int(place.read_text())
     assert alive(kernel)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=15)
+    output, _ = process.communicate(timeout=30)
     assert output == (b"stopped\n" if number == signal.SIGINT else b"")
-    limit = time.monotonic() + 8
+    limit = time.monotonic() + 20
     while alive(kernel) and time.monotonic() < limit:
         time.sleep(0.1)
     assert not alive(kernel)
