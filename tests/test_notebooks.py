@@ -120,6 +120,20 @@ def test_first_cell_holds_title_and_subtitle(path):
     assert re.match(r"# \S.*\n\n?> \S", first.source), "'# Title', then '> subtitle'"
 
 
+def imports_with_company(source: str) -> bool:
+    "Whether a cell imports and does something else too: building the site would run all of it, out of its context."
+    body = ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.MULTILINE)).body
+    kinds = (ast.Import, ast.ImportFrom)
+    imports = any(isinstance(node, kinds) for statement in body for node in ast.walk(statement))
+    return imports and not all(isinstance(statement, kinds) for statement in body)
+
+
+@pytest.mark.parametrize("path", ALL, ids=str)
+def test_cells_that_import_do_nothing_else(path):
+    shown = [cell.source for cell in code_cells(path) if not re.match(r"#\| *(export|exec_doc|eval: *false)", cell.source)]
+    assert [source for source in shown if imports_with_company(source)] == []
+
+
 @pytest.mark.parametrize("path", CORE, ids=str)
 def test_chapter_exports_the_module_of_its_name(path):
     found = re.search(r"#\| *default_exp:? +(\S+)", "\n".join(cell.source for cell in code_cells(path)))
