@@ -84,24 +84,28 @@ def warm(model):
 
 
 def one_step(base, tokenizer, examples, tmp_path, micro_batch, quantization):
-    model, losses = warm(with_adapter(load_base(base, quantization), rank=4, alpha=8)), []
+    "Gradient (read before the optimiser moves), loss and label tokens of one step; and the weights after it."
+    model, seen = warm(with_adapter(load_base(base, quantization), rank=4, alpha=8)), []
+
+    def report(loss, label_tokens):
+        gradient = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad])
+        seen.extend([gradient.clone(), loss, label_tokens])
+
     plan = [list(range(len(examples)))]
-    train_with_trl(
-        model, tokenizer, examples, plan, 1e-2, out=tmp_path, micro_batch=micro_batch, max_norm=0.0,
-        report=lambda loss, label_tokens: losses.append((loss, label_tokens)),
-    )  # fmt: skip
-    return weights(model), losses
+    train_with_trl(model, tokenizer, examples, plan, 1e-2, out=tmp_path, micro_batch=micro_batch, report=report)
+    return *seen, weights(model)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_a_step_does_not_depend_on_its_micro_batches(base, tokenizer, examples, tmp_path, quantization):
     results = [one_step(base, tokenizer, examples, tmp_path, size, quantization) for size in (4, 8, 32)]
     start = weights(warm(with_adapter(load_base(base, quantization), rank=4, alpha=8)))
-    moved = (results[0][0] - start).abs().mean()
-    for after, losses in results[1:]:
-        assert (after - results[0][0]).abs().mean() < 1e-3 * moved
-        assert losses[0][0] == pytest.approx(results[0][1][0][0], rel=1e-5)
-        assert losses[0][1] == sum(example.label_tokens for example in examples)
+    gradient, loss, label_tokens, after = results[0]
+    assert label_tokens == sum(example.label_tokens for example in examples)
+    for other_gradient, other_loss, other_tokens, other_after in results[1:]:
+        assert (other_gradient - gradient).norm() < 1e-5 * gradient.norm()
+        assert (other_after - after).abs().mean() < 1e-3 * (after - start).abs().mean()
+        assert other_loss == pytest.approx(loss, rel=1e-5) and other_tokens == label_tokens
 
 
 def trl_gradient(base, tokenizer, examples, tmp_path, batch, accumulation, scaled=True):
@@ -119,9 +123,8 @@ def trl_gradient(base, tokenizer, examples, tmp_path, batch, accumulation, scale
             return super()._clip_grad_norm(model)
 
     settings = training.trainer_settings(tmp_path, 0, 1, 1e-3)
-    settings |= dict(
-        per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, train_sampling_strategy="sequential"
-    )
+    settings |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    settings |= {"train_sampling_strategy": "sequential"}
     model = warm(with_adapter(load_base(base), rank=4, alpha=8))
     exact = {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
     rows = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
@@ -163,7 +166,9 @@ def test_the_adapter_stays_in_float32(base, tokenizer, examples, tmp_path):
     assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
 
 
-SETTINGS = dict(seed=1, steps=3, learning_rate=5e-3, batch_dialogues=6, micro_batch=4, rank=4, alpha=8)
+SETTINGS = {
+    "seed": 1, "steps": 3, "learning_rate": 5e-3, "batch_dialogues": 6, "micro_batch": 4, "rank": 4, "alpha": 8
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
@@ -217,19 +222,42 @@ def test_every_keyword_that_we_pass_is_known(taker, settings):
     assert set(settings) <= set(known), f"{taker.__name__} does not know {sorted(set(settings) - set(known))}"
 
 
+def test_trl_is_told_what_its_defaults_would_get_wrong(tmp_path):
+    config = SFTConfig(**training.trainer_settings(tmp_path, 0, 1, 1e-3))
+    assert config.gradient_checkpointing is False and config.bf16 is (training.compute_dtype() == torch.bfloat16)
+    assert config.report_to == [] and config.max_length is None
+    assert SFTConfig(**training.trainer_settings(tmp_path, 0, 1, 1e-3, gradient_checkpointing=True)).gradient_checkpointing
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradient_checkpointing_changes_memory_only(base, tokenizer, examples, tmp_path, checkpointing):
+    reported = []
+    model = with_adapter(load_base(base), rank=4, alpha=8)
+    train_with_trl(
+        model, tokenizer, examples, [[0, 1, 8, 9]] * 2, 1e-2, out=tmp_path, gradient_checkpointing=checkpointing,
+        report=lambda loss, label_tokens: reported.append(loss),
+    )  # fmt: skip
+    naive = with_adapter(load_base(base), rank=4, alpha=8)
+    batch = [examples[row] for row in (0, 1, 8, 9)]
+    assert reported == pytest.approx(naive_training(naive, [batch] * 2, 1e-2), rel=1e-5)
+
+
 @pytest.mark.parametrize("method", ["training_step", "get_train_dataloader", "log", "_send_telemetry"])
 def test_what_we_override_still_exists(method):
     assert callable(getattr(SFTTrainer, method))
 
 
-def test_nothing_is_sent_over_the_network(base, tokenizer, examples, tmp_path, monkeypatch):
+def test_nothing_is_sent_over_the_network(base, examples, tmp_path, monkeypatch):
     import socket
 
-    def refuse(*args, **keywords):
-        raise AssertionError("training opened a connection")
+    from trl.trainer import base_trainer
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    sent = []
+    monkeypatch.setenv("CI", "")
+    monkeypatch.setattr(base_trainer, "send_telemetry", lambda **keywords: sent.append(keywords))
+    monkeypatch.setattr(socket.socket, "connect", lambda *address: sent.append(address))
     train_adapter(base, examples, tmp_path / "a", **SETTINGS)
+    assert not sent
 
 
 def test_plans_are_fair(examples):
