@@ -173,10 +173,10 @@ def doctor(chosen) -> int:
 def toy(chosen) -> int:
     "Train a toy base model."
     out = Path(chosen.out or f"toy-base-{chosen.seed}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists():
         raise OptimaError(f"{out} is there already; remove it, or choose another folder with --out")
-    from optima.toyworld import train_base
-    train_base(out, chosen.seed)
+    from optima.toymodels import Recipe, train_base
+    train_base(out, Recipe(seed=chosen.seed))
     print(out)
     return 0
 

@@ -207,8 +207,8 @@ def test_reproduce_prints_tables_and_where_the_rest_is(filled, monkeypatch, caps
 
 def test_toy_train(runs, monkeypatch, capsys):
     asked = []
-    monkeypatch.setitem(sys.modules, "optima.toyworld",
-                        types.SimpleNamespace(train_base=lambda *given, **_: asked.append(given)))
+    fake = types.SimpleNamespace(Recipe=lambda seed: seed, train_base=lambda *given: asked.append(given))
+    monkeypatch.setitem(sys.modules, "optima.toymodels", fake)
     assert cli.main(["toy", "train", "--seed", "3"]) == 0
     assert asked == [(Path("toy-base-3"), 3)]
     write_json(make_folder(Path("mine")) / "config.json", {})
