@@ -136,13 +136,13 @@ def neutralise(
         text = pattern.sub(lambda match: match[0][0] + " " + match[0][1:], text)
     return text
 
-# %% ../nbs/core/30_engines.ipynb #f52ad491
+# %% ../nbs/core/30_engines.ipynb #055e33ec
 def _render(tokenizer, messages, add_generation_prompt):
     "Template text with a stand-in for each assistant message, and the pattern that finds the stand-ins."
     taken = {character for message in messages for character in message["content"]}
     mark = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in taken)
-    shown = [{"role": m["role"], "content": f"{mark}{i}{mark}" if m["role"] == "assistant" else neutralise(tokenizer, m["content"])}
-             for i, m in enumerate(messages)]
+    shown = [{**message, "content": f"{mark}{place}{mark}" if message["role"] == "assistant"
+              else neutralise(tokenizer, message["content"])} for place, message in enumerate(messages)]
     text = tokenizer.apply_chat_template(shown, tokenize=False, add_generation_prompt=add_generation_prompt)
     return text, rf"{mark}(\d+){mark}"
 
@@ -213,7 +213,7 @@ def choose(
     drawn = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True)[:, 0]
     return torch.where(temperatures > 0, drawn.clamp(max=logits.shape[-1] - 1), best)
 
-# %% ../nbs/core/30_engines.ipynb #96ed9a95
+# %% ../nbs/core/30_engines.ipynb #bf26cf56
 class RowCache(Cache):
     "Keys and values of a batch of rows, each filled from the left; written in place, read as a view."
 
@@ -228,7 +228,8 @@ class RowCache(Cache):
     def _write(self, block, states):
         "Put new entries (rows, heads, width, size) into a layer's block, and give the view to attend over."
         states = states.reshape(-1, states.shape[-1])
-        block.view(-1, block.shape[-1]).index_copy_(0, self.slots, states if self.source is None else states[self.source])
+        states = states if self.source is None else states[self.source]
+        block.view(-1, block.shape[-1]).index_copy_(0, self.slots, states)
         return block[self.rows, :, : self.length]
 
     def update(self, key_states, value_states, layer_idx, *args, **kwargs):
@@ -251,7 +252,7 @@ class RowCache(Cache):
         "Fill a row's first entries from another row."
         self.load(slot, size, self.keys[:, source], self.values[:, source])
 
-# %% ../nbs/core/30_engines.ipynb #cca3c145
+# %% ../nbs/core/30_engines.ipynb #dc9a614a
 @dataclass(frozen=True)
 class Layout:
     "What a model keeps per token: sizes and windows of its layers."
@@ -264,7 +265,14 @@ class Layout:
     def blocks(self, rows, capacity, like):
         "Empty key and value blocks for so many rows."
         shape = (self.layers, rows, self.heads, capacity)
-        return tuple(torch.zeros(*shape, width, dtype=like.dtype, device=like.device) for width in (self.key_width, self.value_width))
+        widths = (self.key_width, self.value_width)
+        return tuple(torch.zeros(*shape, width, dtype=like.dtype, device=like.device) for width in widths)
+
+
+def _refuse(model, kinds):
+    "Name what the engine cannot run."
+    raise OptimaError(f"{type(model).__name__} keeps more than plain keys and values ({', '.join(sorted(kinds))}); "
+                      "the local engine cannot run it: use a model with full or sliding-window attention")
 
 
 @torch.inference_mode()
@@ -273,16 +281,18 @@ def layout_of(
 ) -> Layout:
     "Sizes of a model's cache, read off a forward of one token."
     cache = DynamicCache(config=model.config.get_text_config())
+    odd = {type(layer).__name__ for layer in cache.layers} - {"DynamicLayer", "DynamicSlidingWindowLayer"}
+    if odd:
+        _refuse(model, odd)
     model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache, use_cache=True)
-    kinds = {type(layer).__name__ for layer in cache.layers}
-    shapes = {(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in cache.layers if layer.is_initialized}
-    odd = kinds - {"DynamicLayer", "DynamicSlidingWindowLayer"}
-    if odd or len(shapes) != 1 or not all(layer.is_initialized for layer in cache.layers):
-        raise OptimaError(f"{type(model).__name__} keeps more than plain keys and values ({', '.join(sorted(odd or kinds))}); "
-                          "the local engine cannot run it: use a model with full or sliding-window attention")
-    return Layout(len(cache.layers), *shapes.pop(), tuple(getattr(layer, "sliding_window", None) for layer in cache.layers))
+    layers = cache.layers
+    shapes = {(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) if layer.is_initialized else None
+              for layer in layers}
+    if len(shapes) != 1 or None in shapes:
+        _refuse(model, {"layers of different sizes"})
+    return Layout(len(layers), *shapes.pop(), tuple(getattr(layer, "sliding_window", None) for layer in layers))
 
-# %% ../nbs/core/30_engines.ipynb #89f7f0a9
+# %% ../nbs/core/30_engines.ipynb #a915ea37
 def attention_masks(
     layout: Layout,
     positions: torch.Tensor,  # (rows, tokens) position of each asking token
@@ -298,7 +308,7 @@ def attention_masks(
         masks[window] = torch.where(seen, seen.new_zeros((), dtype=dtype), torch.finfo(dtype).min)
     if len(masks) == 1:
         return next(iter(masks.values()))
-    return {"full_attention" if window is None else "sliding_attention": mask for window, mask in masks.items()}
+    return {"sliding_attention" if window else "full_attention": mask for window, mask in masks.items()}
 
 # %% ../nbs/core/30_engines.ipynb #9cdee099
 class PrefixStore:
@@ -332,11 +342,11 @@ class PrefixStore:
         differs = np.flatnonzero(entry[0][:shared] != ids[:shared])
         return entry, int(differs[0]) if len(differs) else shared
 
-# %% ../nbs/core/30_engines.ipynb #9994682f
+# %% ../nbs/core/30_engines.ipynb #f1fa6040
 def attend_rows(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
     "Attention of one new token per row over views of the cache; anything else goes to transformers' own function."
     if query.shape[2] > 1 or attention_mask is None or kwargs.get("softcap") is not None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     rows, heads, length, width = key.shape
     queries = query.reshape(rows * heads, -1, width) * (width**-0.5 if scaling is None else scaling)
     scores = torch.bmm(queries, key.flatten(0, 1).transpose(1, 2)).view(rows, heads, -1, length)
@@ -346,11 +356,10 @@ def attend_rows(module, query, key, value, attention_mask, scaling=None, dropout
 
 AttentionInterface.register("optima_rows", attend_rows)
 
-# %% ../nbs/core/30_engines.ipynb #80143d3a
+# %% ../nbs/core/30_engines.ipynb #4b1e98ff
 @dataclass(eq=False)
 class Row:
     "A request at work: its context and what it has written so far."
-    index: int  # the how-manieth request of the call
     request: Request
     context: np.ndarray  # token ids of the whole context
     limit: int  # most tokens that it may write
@@ -376,7 +385,8 @@ def _stop_ids(model, tokenizer):
     listed = configured if isinstance(configured, list | tuple) else [configured]
     stops = {int(stop) for stop in [*listed, tokenizer.eos_token_id] if stop is not None}
     if not stops:
-        raise OptimaError("neither generation_config nor the tokenizer names an end-of-turn token; set tokenizer.eos_token")
+        raise OptimaError("neither generation_config nor the tokenizer names an end-of-turn token; "
+                          "set tokenizer.eos_token")
     return np.array(sorted(stops))
 
 
@@ -388,7 +398,7 @@ class LocalEngine(Engine):
         model,  # a causal language model of transformers
         tokenizer,  # its tokenizer, with a chat template
         batch_size: int = 256,  # rows that are written together
-        cache_tokens: int | None = None,  # tokens kept between turns; None = 512 MB, or a quarter of a GPU's free memory
+        cache_tokens: int | None = None,  # tokens kept between turns; None = 512 MB, or a quarter of a free GPU
     ):
         self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
         self.layout, self.stops = layout_of(model), _stop_ids(model, tokenizer)
@@ -408,7 +418,7 @@ def _affordable_tokens(layout, model):
     memory = torch.cuda.mem_get_info(model.device)[0] // 4 if model.device.type == "cuda" else 512 * 2**20
     return memory // (layout.layers * layout.heads * (layout.key_width + layout.value_width) * model.dtype.itemsize)
 
-# %% ../nbs/core/30_engines.ipynb #2c802012
+# %% ../nbs/core/30_engines.ipynb #fee5dbb2
 def _round_up(number, step):
     "The next multiple of `step`."
     return -(-number // step) * step
@@ -434,17 +444,17 @@ def _aim(self: LocalEngine, positions, real, first):
 
 @patch
 def _forward(self: LocalEngine, tokens, counts, ends, first):
-    "Logits after the last of `counts` new tokens per row; rows begin at slot `first` and hold `ends` tokens afterwards."
+    "Logits after the last of `counts` new tokens per row; the rows from slot `first` then hold `ends` tokens."
     steps = np.arange(tokens.shape[1])
     positions = ends[:, None] - tokens.shape[1] + steps
     self._aim(positions, steps >= tokens.shape[1] - counts[:, None], first)
     places = self._tensor(np.maximum(positions, 0))
     masks = attention_masks(self.layout, places, self.cache.length, self.model.dtype)
     self.counters["forward_calls"] += 1
-    return self.model(input_ids=self._tensor(tokens), position_ids=places, attention_mask=masks, past_key_values=self.cache,
-                      use_cache=True, logits_to_keep=1).logits[:, -1]
+    return self.model(input_ids=self._tensor(tokens), position_ids=places, attention_mask=masks,
+                      past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits[:, -1]
 
-# %% ../nbs/core/30_engines.ipynb #9cf7d21a
+# %% ../nbs/core/30_engines.ipynb #2041653a
 def portions(
     widths: list[int],  # ascending
     budget: int,  # most tokens in a portion, padding included
@@ -502,13 +512,13 @@ def _admit(self: LocalEngine, rows, first, waiting):
     groups = {}
     for row in rows:
         groups.setdefault(row.twin, []).append(row)
-    starts = sorted(((self._kept(group[0]), group) for group in groups.values()), key=lambda at: len(at[1][0].context) - at[0][1])
-    leaders = [group[0] for _, group in starts]
-    widths = [len(row.context) - covered for row, ((_, covered), _) in zip(leaders, starts)]
-    logits = torch.cat([self._read(leaders[part], [start for start, _ in starts[part]], first + part.start)
+    starts = {twin: self._kept(group[0]) for twin, group in groups.items()}
+    leaders = sorted((group[0] for group in groups.values()), key=lambda row: len(row.context) - starts[row.twin][1])
+    widths = [len(row.context) - starts[row.twin][1] for row in leaders]
+    logits = torch.cat([self._read(leaders[part], [starts[row.twin] for row in leaders[part]], first + part.start)
                         for part in portions(widths, 4096)])
     self._share(leaders, first, {row.twin for row in waiting})
-    twins = [(place, row) for place, (_, group) in enumerate(starts) for row in group[1:]]
+    twins = [(place, row) for place, leader in enumerate(leaders) for row in groups[leader.twin][1:]]
     for slot, (place, row) in enumerate(twins, first + len(leaders)):
         self.cache.copy(first + place, slot, len(row.context))
     return leaders + [row for _, row in twins], torch.cat([logits, logits[[place for place, _ in twins]]])
@@ -523,18 +533,19 @@ def _share(self: LocalEngine, leaders, first, wanted):
         if row.twin in wanted:
             self.shared.put(row.twin, row.context, *self.cache.take(slot, len(row.context)))
 
-# %% ../nbs/core/30_engines.ipynb #61b443ec
+# %% ../nbs/core/30_engines.ipynb #a1e4b864
 @patch
-def _row(self: LocalEngine, index, request):
+def _row(self: LocalEngine, request):
     "A request, ready to be read."
     context = np.array(encode_conversation(self.tokenizer, request.messages)[0], dtype=np.int64)
     limit = min(request.max_tokens, self.longest - len(context))
     if limit < 1 or not len(context):
-        raise OptimaError(f"{request.conversation}: a context of {len(context)} tokens and max_tokens={request.max_tokens} leave "
-                          f"nothing to write (the model holds {self.longest}); shorten the prompt or raise the limit")
+        raise OptimaError(f"{request.conversation}: a context of {len(context)} tokens and max_tokens="
+                          f"{request.max_tokens} leave nothing to write (the model holds {self.longest} tokens); "
+                          "shorten the prompt or raise the limit")
     draws = uniforms(request.noise, limit) if request.temperature > 0 else np.zeros(limit)
     self.counters["prefill_tokens_without_reuse"] += len(context)
-    return Row(index, request, context, limit, draws, twin=context.tobytes())
+    return Row(request, context, limit, draws, twin=context.tobytes())
 
 
 @patch
@@ -575,7 +586,7 @@ def _completion(self: LocalEngine, row):
     text = self.tokenizer.decode(row.written if cut else row.written[:-1], skip_special_tokens=True)
     return Completion(text, list(row.written), len(row.context), cut, row.prefilled)
 
-# %% ../nbs/core/30_engines.ipynb #ea021952
+# %% ../nbs/core/30_engines.ipynb #62878ed9
 @patch
 @contextmanager
 def _working(self: LocalEngine):
@@ -603,7 +614,7 @@ def converse(
 ) -> None:
     "Complete requests and all that follow from them; what follows joins the running batch."
     with self._working():
-        waiting, rows, index = deque(self._row(at, request) for at, request in enumerate(requests)), [], len(requests)
+        waiting, rows = deque(self._row(request) for request in requests), []
         while waiting or rows:
             free = min(self.batch_size - len(rows), len(waiting))
             if free > len(rows) // 8:
@@ -618,9 +629,7 @@ def converse(
                 finished = [rows[slot] for slot in np.flatnonzero(ended)]
                 rows = self._retire(rows, ended)
                 for row in finished:
-                    for request in follow(row.request, self._completion(row)):
-                        waiting.append(self._row(index, request))
-                        index += 1
+                    waiting += [self._row(request) for request in follow(row.request, self._completion(row))]
 
 
 @patch
@@ -630,10 +639,40 @@ def generate(
 ) -> list[Completion]:  # in the order of the requests
     "Complete every request."
     done = {}
-    self.converse(requests, lambda request, completion: done.setdefault(id(request), completion) and [])
+
+    def keep(request, completion):
+        done[id(request)] = completion
+        return []
+
+    self.converse(requests, keep)
     return [done[id(request)] for request in requests]
 
-# %% ../nbs/core/30_engines.ipynb #e065112a
+# %% ../nbs/core/30_engines.ipynb #213e6213
+@patch
+def _score_portion(self: LocalEngine, encoded):
+    "Log-probabilities of the own tokens of a few conversations."
+    width = max(len(ids) for ids, _ in encoded)
+    tokens = self._tensor([[*ids, *[0] * (width - len(ids))] for ids, _ in encoded], np.int64)
+    chosen = self.model(input_ids=tokens, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+    chosen = chosen.gather(-1, tokens[:, 1:, None])[..., 0].cpu().numpy()
+    return [line[:len(ids) - 1][np.array(mask[1:], dtype=bool)].tolist() for line, (ids, mask) in zip(chosen, encoded)]
+
+
+@patch
+def score(
+    self: LocalEngine,
+    conversations: list[list[dict]],  # chats that end with an assistant message
+) -> list[list[float]]:  # one number per own token, end of turn included
+    "Log-probabilities of the assistant's own tokens."
+    encoded = [encode_conversation(self.tokenizer, messages, add_generation_prompt=False) for messages in conversations]
+    order = sorted(range(len(encoded)), key=lambda at: len(encoded[at][0]))
+    budget, scores = max(1, min(4096, 2**28 // len(self.tokenizer))), {}
+    with torch.inference_mode():
+        for part in portions([len(encoded[at][0]) for at in order], budget):
+            scores |= zip(order[part], self._score_portion([encoded[at] for at in order[part]]))
+    return [scores[at] for at in range(len(encoded))]
+
+# %% ../nbs/core/30_engines.ipynb #1c93ad33
 def load_model(
     path: str | Path,  # folder or hub name of the base model
     adapter: str | Path | None = None,  # folder of a LoRA adapter, merged into the base
@@ -647,7 +686,9 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).to(device)
     except (OSError, ValueError) as problem:
-        raise OptimaError(f"cannot load a model from {path}: {str(problem).splitlines()[0]}") from problem
+        reason = str(problem).splitlines()[0]
+        raise OptimaError(f"cannot load a model from {path}: {reason}; "
+                          "give a folder with config.json, or a hub name") from problem
     if adapter is not None:
         from peft import PeftModel
 

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['Dialogue', 'Live', 'stable_hash', 'request_of', 'take_reply', 'Schedule', 'run_dialogues']
 
-# %% ../nbs/core/40_scheduler.ipynb #5e3b859a
+# %% ../nbs/core/40_scheduler.ipynb #128e3eb4
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from typing import NoReturn
 
 from .engines import Completion, Engine, Request
 from .errors import OptimaError
@@ -32,7 +33,7 @@ class Dialogue:
         "How errors and caches call it."
         return f"{self.task.benchmark}/{self.task.id}/{self.paradigm}/{self.strategy}/{self.sample}"
 
-# %% ../nbs/core/40_scheduler.ipynb #8640fe85
+# %% ../nbs/core/40_scheduler.ipynb #2e086201
 @dataclass
 class Live:
     "A dialogue under way."
@@ -53,12 +54,16 @@ class Live:
         except StopIteration as end:
             self.final = end.value
             return False
-        except OptimaError as error:
-            raise OptimaError(f"dialogue {self.dialogue.name}: {error}") from error
         except Exception as error:
-            error.add_note(f"in dialogue {self.dialogue.name}")
-            raise
+            self.fail(error)
         return True
+
+    def fail(self, error: Exception) -> NoReturn:
+        "Raise an error again, with the dialogue's name."
+        if isinstance(error, OptimaError):
+            raise OptimaError(f"dialogue {self.dialogue.name}: {error}") from error
+        error.add_note(f"in dialogue {self.dialogue.name}")
+        raise error
 
     def conversation(self, speaker: str) -> str:
         "The key of an agent's cache."
@@ -102,7 +107,7 @@ def take_reply(
     live.messages.append(message)
     return message
 
-# %% ../nbs/core/40_scheduler.ipynb #b25f1af3
+# %% ../nbs/core/40_scheduler.ipynb #cdc4ad7e
 @dataclass
 class Schedule:
     "Dialogues waiting, under way and done, around one engine."
@@ -141,21 +146,21 @@ class Schedule:
         "Keep a dialogue's trajectory and let go of its caches."
         self.engine.release([live.conversation(speaker) for speaker in live.chats])
         d, answer = live.dialogue, live.final.answer if live.final else ""
-        trajectory = Trajectory(d.task.id, d.paradigm, d.strategy, d.sample, live.messages, answer, live.systems, self.settings["seed"])
+        trajectory = Trajectory(d.task.id, d.paradigm, d.strategy, d.sample, live.messages, answer, live.systems,
+                                self.settings["seed"])
         self.done[live.number] = trajectory
         if self.on_done:
             self.on_done(trajectory)
 
-# %% ../nbs/core/40_scheduler.ipynb #11a442cb
+# %% ../nbs/core/40_scheduler.ipynb #24ca127c
 def _open(dialogues, prompts, options):
     "A live dialogue for each one asked for, the generators not yet started; samples of a task in one group."
     opened = []
     for number, dialogue in enumerate(dialogues):
         generator, systems = start(dialogue.paradigm, dialogue.task, prompts, **options)
         opened.append(Live(number, dialogue, generator, systems, prompts.strategy(dialogue.strategy)))
-    def alike(live):
-        return live.dialogue.task.id, live.dialogue.paradigm, live.dialogue.strategy
-    return [list(group) for _, group in groupby(opened, alike)]
+    groups = groupby(opened, lambda live: (live.dialogue.task, live.dialogue.paradigm, live.dialogue.strategy))
+    return [list(group) for _, group in groups]
 
 
 def run_dialogues(
@@ -174,6 +179,8 @@ def run_dialogues(
     tools: dict | None = None,  # multi_step: name -> function from text to text
 ) -> list[Trajectory]:  # in the order given
     "Hold every dialogue."
+    if width < 1:
+        raise OptimaError(f"width={width}: at least one dialogue must be alive at a time")
     options = {"executors": executors, "max_rounds": max_rounds, "max_steps": max_steps, "tools": tools}
     settings = {"seed": seed, "temperature": temperature, "max_tokens": max_message_tokens}
     schedule = Schedule(engine, _open(dialogues, prompts, options)[::-1], settings, width, on_done)
