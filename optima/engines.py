@@ -252,7 +252,7 @@ class RowCache(Cache):
         "Fill a row's first entries from another row."
         self.load(slot, size, self.keys[:, source], self.values[:, source])
 
-# %% ../nbs/core/30_engines.ipynb #dc9a614a
+# %% ../nbs/core/30_engines.ipynb #a81af722
 @dataclass(frozen=True)
 class Layout:
     "What a model keeps per token: sizes and windows of its layers."
@@ -280,8 +280,10 @@ def layout_of(
     model,  # a causal language model of transformers
 ) -> Layout:
     "Sizes of a model's cache, read off a forward of one token."
-    cache = DynamicCache(config=model.config.get_text_config())
+    cache_config = model.config.get_text_config()
+    cache = DynamicCache(config=cache_config)
     odd = {type(layer).__name__ for layer in cache.layers} - {"DynamicLayer", "DynamicSlidingWindowLayer"}
+    odd |= set(getattr(cache_config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if odd:
         _refuse(model, odd)
     model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache, use_cache=True)
@@ -356,7 +358,7 @@ def attend_rows(module, query, key, value, attention_mask, scaling=None, dropout
 
 AttentionInterface.register("optima_rows", attend_rows)
 
-# %% ../nbs/core/30_engines.ipynb #4b1e98ff
+# %% ../nbs/core/30_engines.ipynb #d8284a80
 @dataclass(eq=False)
 class Row:
     "A request at work: its context and what it has written so far."
@@ -406,6 +408,7 @@ class LocalEngine(Engine):
         self.shared = PrefixStore(self.store.budget)  # contexts whose twins still wait
         self.longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**30
         self.cache, self.counters, self.warned = RowCache(*self.layout.blocks(1, 1, model)), Counter(), False
+        self._check()
 
     def release(self, conversations: Iterable[str]) -> None:
         "Forget the caches of ended conversations."
@@ -453,6 +456,26 @@ def _forward(self: LocalEngine, tokens, counts, ends, first):
     self.counters["forward_calls"] += 1
     return self.model(input_ids=self._tensor(tokens), position_ids=places, attention_mask=masks,
                       past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+
+# %% ../nbs/core/30_engines.ipynb #dd1c6424
+@patch
+def _check(self: LocalEngine):
+    "Refuse a model that answers otherwise through our cache and masks than by itself."
+    ids, lengths = np.pad(np.arange(1, 13).reshape(2, 6), ((0, 0), (3, 0))), np.array([6, 4])
+    try:
+        with self._working():
+            self._reserve(2, 16)
+            for behind, counts in ((3, [3, 1]), (1, [2, 2]), (0, [1, 1])):
+                ends = lengths - behind
+                tokens = np.array([line[end + 3 - max(counts):end + 3] for line, end in zip(ids, ends)])
+                ours = self._forward(tokens, np.array(counts), ends, 0)
+            theirs = [self.model(self._tensor(line[None, 3:end + 3])).logits[0, -1] for line, end in zip(ids, lengths)]
+            error = (ours - torch.stack(theirs)).float().norm() / torch.stack(theirs).float().norm()
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as problem:
+        _refuse(self.model, {f"its forward failed with our cache: {problem}"})
+    if not error < (1e-3 if self.model.dtype == torch.float32 else 0.1):
+        _refuse(self.model, {f"its answers differ by {error:.2g} of their size"})
+    self.counters.clear()
 
 # %% ../nbs/core/30_engines.ipynb #2041653a
 def portions(
