@@ -85,7 +85,7 @@ def test_what_the_modules_import_is_required():
     known = packages_distributions()
     missing = {
         name: sorted(files) for name, files in imported_packages().items()
-        if not named & {canonicalize_name(source) for source in known.get(name, [name])}
+        if not named & {canonicalize_name(source) for source in [name, *known.get(name, [])]}
     }
     assert missing == {}, "settings.ini does not require what these modules import"
 
