@@ -43,7 +43,7 @@ class Settings:
 
     iterations: int = 2  # rounds of generate, rank, select, train; 0 leaves the team untrained
     tasks_per_iteration: int = 160
-    strategies: tuple[str, ...] = ("none",) * 4 + ("chatty", "list", "brief", "check")  # one sample per entry and task
+    strategies: tuple[str, ...] = ("none",) * 4 + ("polite", "list", "brief", "check")  # one sample per entry and task
     temperature: float = 1.0  # of sampling for training and for the decoding "sampled"
     max_rounds: int = 5  # of a debate
     max_steps: int = 6  # of a plan
