@@ -108,9 +108,29 @@ def _border(value):
     return (None, name) if name else (value, "")
 '''
 
-# %% ../nbs/core/20_sandbox.ipynb #476facf0
+# %% ../nbs/core/20_sandbox.ipynb #23826a7e
 _LAZY = "".join(f"def {name}(*args, _eager={name}, **kwargs):\n    return iter(_eager(*args, **kwargs))\n"
-                for name in ("map", "filter", "zip", "enumerate", "reversed"))
+                for name in ("map", "filter", "zip", "enumerate", "reversed")) + "_iter = iter\n"
+
+
+class _Iterators(ast.NodeTransformer):
+    "Generator expressions as iterators."
+
+    def visit_GeneratorExp(self, node):
+        self.generic_visit(node)
+        return ast.Call(ast.Name("_iter"), [node], [])
+
+
+def _with_iterators(code: str) -> str:
+    "Code whose generator expressions are iterators, or the code itself where it has none."
+    if " for " not in code or len(code) > 20_000:
+        return code
+    try:
+        tree = ast.parse(code)
+        found = any(isinstance(node, ast.GeneratorExp) for node in ast.walk(tree))
+        return ast.unparse(_Iterators().visit(tree)) if found else code
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return code
 
 # %% ../nbs/core/20_sandbox.ipynb #31b37fc8
 _ATOMS = {int, float, complex, bool, str, bytes, type(None)}
@@ -134,7 +154,7 @@ def _is_plain(
             return False
     return True
 
-# %% ../nbs/core/20_sandbox.ipynb #20073d71
+# %% ../nbs/core/20_sandbox.ipynb #9ecb7eec
 _MISSING = (
     (r"No module named '(\w+)", lambda name: name in sys.stdlib_module_names),
     (r"cannot import name '\w+' from '(\w+)", lambda name: name in sys.stdlib_module_names),
@@ -142,7 +162,6 @@ _MISSING = (
     (r"name '(\w+)' is not defined", lambda name: hasattr(builtins, name)),
     (r"'(\w+)' object has no attribute '(\w+)'", lambda kind, name: hasattr(getattr(builtins, kind, None), name)),
     (r"monty syntax parser does not yet support|Internal error in monty|in this environment", lambda: True),
-    (r"'list' object is not an iterator", lambda: True),
 )
 
 
@@ -173,7 +192,8 @@ def _classify(
         return Verdict.of("memory", detail)
     return Verdict.of("unsupported" if _unsupported(str(inner)) else "error", detail)
 
-# %% ../nbs/core/20_sandbox.ipynb #dad2da3c
+# %% ../nbs/core/20_sandbox.ipynb #b01bd684
+_CROSSING = 0.01
 _HOST_ERRORS = (MontyError, TypeError, ValueError, RecursionError, OverflowError)
 
 
@@ -187,7 +207,7 @@ class _Candidate:
     def load(self, code: str) -> None:
         "Define the candidate; what goes wrong is in `stopped`."
         try:
-            self._timed(f"{_BORDER}{_LAZY}{code}\n\n{self.entry_point}\nNone")
+            self._timed(f"{_BORDER}{_LAZY}{_with_iterators(code)}\n\n{self.entry_point}\nNone")
         except _HOST_ERRORS as error:
             self.stopped = _classify(error)
 
@@ -199,7 +219,7 @@ class _Candidate:
         finally:
             self.spent += time.perf_counter() - started
 
-# %% ../nbs/core/20_sandbox.ipynb #45984d17
+# %% ../nbs/core/20_sandbox.ipynb #b9ff2b78
 def _stop(self: _Candidate, verdict: Verdict):
     "Settle the verdict; the tests cannot change it any more."
     self.stopped = self.stopped or verdict
@@ -219,7 +239,7 @@ def _call(
         answer = self._timed(f"_border({self.entry_point}(*_given[0], **_given[1]))", inputs={"_given": given})
     except _HOST_ERRORS as error:
         return self.fail(error)
-    if self.spent > self.seconds:
+    if self.spent > self.seconds + _CROSSING * min(self.calls, 1000):
         self.stop(Verdict.of("timeout", f"all calls took {self.spent:.2f} s of {self.seconds} s"))
     if type(answer) is not tuple or len(answer) != 2 or answer[1] != "" or not _is_plain(answer[0]):
         self.stop(Verdict.of("error", f"{self.entry_point} returned no plain value{_named(answer)}"))

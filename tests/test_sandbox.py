@@ -64,6 +64,7 @@ def test_metadata_and_the_helpers_of_a_humaneval_test():
     returning("P(1, 2)", "from collections import namedtuple\nP = namedtuple('P', 'a b')"),
     returning("deque([1])", "from collections import deque"),
     returning("range(3)"), returning("f"), returning("int"), returning("map(str, [1])"), returning("zip([1], [2])"),
+    returning("(i for i in [1])"), "def f(x):\n    made = (i for i in [1])\n    return made",
     returning("iter([1])"), returning("{1: 2}.keys()"), returning("ValueError('x')"), returning("..."),
 ])
 def test_what_is_no_plain_value_never_passes(code):
@@ -79,6 +80,18 @@ def test_lazy_results_are_not_lists():
            "max(map(abs, [-3])), [*reversed([1, 2])], next(map(str, [7])), 3 in map(int, '123'), tuple(zip('a', 'b'))]"
     wanted = "[[(1, 2)], {1: 'a'}, '1', 1, 3, [2, 1], '7', True, (('a', 'b'),)]"
     assert status(returning(uses), f"assert f(1) == {wanted}") == "passed"
+
+
+def test_generator_expressions_work_where_they_are_consumed():
+    code = "def f(x):\n    iter = None\n    found = next((i for i in range(9) if i == x), -1)\n" \
+           "    return [found, sum(i for i in [1, 2]), sorted(i for j in [[2], [1]] for i in j), any(i for i in [0]), " \
+           "','.join(str(i) for i in [1]), *(i for i in [8]), dict((i, i) for i in [4]), max((i for i in [5]), default=0)]"
+    assert status(code, "assert f(3) == [3, 3, [1, 2], False, '1', 8, {4: 4}, 5]\nassert f(10)[0] == -1") == "passed"
+
+
+@pytest.mark.parametrize("hard", ["-" * 15000, "not " * 4000, "(" * 15000, "x" + ".x" * 7000, "x" + "+x" * 7000, "[" * 15000])
+def test_code_that_is_hard_to_parse_does_no_harm(hard):
+    assert status(f"def f(x): return list(i for i in [1])\ny = {hard}") in ("error", "unsupported")
 
 
 def test_dict_subclasses_cross_as_the_dict_they_equal():
@@ -223,7 +236,7 @@ def test_a_limit_cannot_be_caught_by_careless_tests():
 @pytest.mark.parametrize("code", [
     "def f(x):\n    yield 10", "def f(x):\n    del x", "class A(Exception):\n    pass\ndef f(x): return 10", "import heapq",
     "from functools import cmp_to_key", "from collections import OrderedDict", "import string", "def f(x): return bytearray(b'')",
-    "class A:\n    @property\n    def b(self): return 1", "def f(x): return next(i for i in [10])", "import sys\nsys.exit()"])
+    "class A:\n    @property\n    def b(self): return 1", "import sys\nsys.exit()"])
 def test_what_the_interpreter_lacks_is_unsupported(code):
     assert status(code) == "unsupported"
 
@@ -269,7 +282,7 @@ def test_no_files_and_no_environment():
 
 
 def test_more_than_a_thousand_calls():
-    assert status(returning("x"), "for i in range(3000): assert f(i) == i", timeout=10) == "passed"
+    assert status(returning("x"), "for i in range(2000): assert f(i) == i", timeout=0.5) == "passed"
 
 
 def test_broken_tests_raise_and_name_what_to_do():
@@ -285,7 +298,7 @@ def test_tests_that_use_what_is_missing_are_unsupported():
 
 
 def test_tests_that_never_end():
-    assert status(returning("1"), "while True: f(1)") == "timeout"
+    assert status(returning("sum(range(100000))"), "while True: f(1)") == "timeout"
     assert status(returning("1"), "f(1)\nwhile True: pass") == "timeout"
 
 
