@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['Dialogue', 'Live', 'stable_hash', 'request_of', 'take_reply', 'Schedule', 'run_dialogues']
 
-# %% ../nbs/core/40_scheduler.ipynb #128e3eb4
+# %% ../nbs/core/40_scheduler.ipynb #5e3b859a
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import NoReturn
 
 from .engines import Completion, Engine, Request
 from .errors import OptimaError
@@ -33,7 +32,7 @@ class Dialogue:
         "How errors and caches call it."
         return f"{self.task.benchmark}/{self.task.id}/{self.paradigm}/{self.strategy}/{self.sample}"
 
-# %% ../nbs/core/40_scheduler.ipynb #2e086201
+# %% ../nbs/core/40_scheduler.ipynb #8640fe85
 @dataclass
 class Live:
     "A dialogue under way."
@@ -54,16 +53,12 @@ class Live:
         except StopIteration as end:
             self.final = end.value
             return False
-        except Exception as error:
-            self.fail(error)
-        return True
-
-    def fail(self, error: Exception) -> NoReturn:
-        "Raise an error again, with the dialogue's name."
-        if isinstance(error, OptimaError):
+        except OptimaError as error:
             raise OptimaError(f"dialogue {self.dialogue.name}: {error}") from error
-        error.add_note(f"in dialogue {self.dialogue.name}")
-        raise error
+        except Exception as error:
+            error.add_note(f"in dialogue {self.dialogue.name}")
+            raise
+        return True
 
     def conversation(self, speaker: str) -> str:
         "The key of an agent's cache."

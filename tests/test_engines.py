@@ -34,8 +34,9 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 SIZES = {
-    "vocab_size": len(WORDS), "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 256, "initializer_range": 0.3,
+    "vocab_size": len(WORDS), "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 256,
+    "initializer_range": 0.3,
     "eos_token_id": 5, "bos_token_id": None, "pad_token_id": None,
 }  # fmt: skip
 WINDOWS = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
@@ -178,8 +179,9 @@ def test_max_tokens_cuts_and_a_cut_turn_goes_on(model, tokenizer):
     longer = [*chat, {"role": "assistant", "content": reply.text, "token_ids": reply.token_ids}, *says("d")]
     ids, mask = encode_conversation(tokenizer, longer)
     own = [token for token, mine in zip(ids, mask) if mine]
-    assert own == reply.token_ids and ids[mask.index(1) + len(own)] == 5  # the template's own end of turn is not the agent's
-    assert ids_of(LocalEngine(model, tokenizer).generate([Request("x", longer, 5)]))[0] == reference(model, tokenizer, longer, 5)
+    assert own == reply.token_ids and ids[mask.index(1) + len(own)] == 5  # the template's end, not the agent's
+    following = LocalEngine(model, tokenizer).generate([Request("x", longer, 5)])
+    assert ids_of(following)[0] == reference(model, tokenizer, longer, 5)
 
 
 def test_token_ids_are_passed_through(tokenizer):
@@ -214,7 +216,8 @@ def test_special_strings_cannot_be_typed(text, tokenizer):
 
 
 def test_a_template_that_changes_its_mind_is_said_once(model, caplog):
-    tokenizer = make_tokenizer(TEMPLATE.replace("<{{ m['role'] }}>", "<{{ m['role'] }}>{% if loop.last %} n{% endif %}"))
+    role = "<{{ m['role'] }}>"
+    tokenizer = make_tokenizer(TEMPLATE.replace(role, role + "{% if loop.last %} n{% endif %}"))
     engine, chats = LocalEngine(model, tokenizer), [says(text) for text in texts(4)]
     with caplog.at_level(logging.WARNING, logger="optima.engines"):
         for _ in range(3):
@@ -277,7 +280,8 @@ def test_what_the_model_was_is_what_it_stays(model, tokenizer):
 def test_odd_architectures_are_refused_by_name(tokenizer):
     sizes = {name: value for name, value in SIZES.items() if name not in ("initializer_range", "pad_token_id")}
     mamba = transformers.MambaForCausalLM(transformers.MambaConfig(vocab_size=42, hidden_size=32, num_hidden_layers=1))
-    llama4 = transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**sizes, intermediate_size_mlp=32, num_local_experts=2))
+    chunked = transformers.Llama4TextConfig(**sizes, intermediate_size_mlp=32, num_local_experts=2)
+    llama4 = transformers.Llama4ForCausalLM(chunked)
     for odd in (mamba, llama4):
         with pytest.raises(OptimaError, match=type(odd).__name__):
             layout_of(odd)
@@ -302,7 +306,8 @@ def test_what_follows_joins_the_batch(model, tokenizer):
             said[request.noise] = reply.token_ids
             name, turn = request.noise
             own = {"role": "assistant", "content": reply.text, "token_ids": reply.token_ids}
-            return [Request(request.conversation, [*request.messages, own, *says("1")], 8, 1.0, (name, turn + 1))] * (turn < name % 4)
+            messages = [*request.messages, own, *says("1")]
+            return [Request(request.conversation, messages, 8, 1.0, (name, turn + 1))] * (turn < name % 4)
 
         engine.converse([Request(f"c{i}", says(text), 8, 1.0, (i, 0)) for i, text in enumerate(texts(11))], follow)
         return said
@@ -322,7 +327,7 @@ def test_scripted_engine_counts_and_cuts(tokenizer):
 def test_portions_stay_within_the_budget():
     widths = [1, 1, 2, 5, 9, 30]
     cut = [widths[part] for part in portions(widths, 10)]
-    assert sum(cut, []) == widths and all(len(part) * part[-1] <= 10 for part in cut if len(part) > 1)
+    assert [width for part in cut for width in part] == widths and all(len(part) * part[-1] <= 10 for part in cut if len(part) > 1)
     assert list(portions([], 10)) == []
 
 
@@ -330,7 +335,8 @@ def test_adapters_are_merged(tmp_path, model, tokenizer):
     peft = pytest.importorskip("peft")
     model.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
-    adapted = peft.get_peft_model(make_model(), peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(make_model(), settings)
     adapted.save_pretrained(tmp_path / "adapter")
     merged, _ = load_model(tmp_path / "base", tmp_path / "adapter")
     ids = torch.tensor([[6, 7, 8]])
