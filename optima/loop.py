@@ -7,17 +7,16 @@ __all__ = ['PROMPTS', 'SHARED', 'KEEP', 'TRAINING', 'Team', 'run_shard', 'write_
            'generate', 'rank_stage', 'select_stage', 'train', 'evaluate_stage', 'read_json', 'iteration_summary',
            'stage_cost', 'iterate', 'run_experiment', 'experiment_line']
 
-# %% ../nbs/core/65_loop.ipynb #fbf5f8a4
+# %% ../nbs/core/65_loop.ipynb #7bb8b3b6
+import json
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
-import json
-import warnings
 
-from .errors import OptimaError
 from .evaluation import TEMPERATURES, evaluation_columns
 from .messages import Trajectory, read_jsonl, write_jsonl
 from .paradigms import ENGLISH, Prompts
