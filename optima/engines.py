@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['logger', 'Request', 'Completion', 'Engine', 'ScriptedEngine', 'neutralise', 'encode_conversation', 'uniforms',
-           'choose', 'RowCache', 'Layout', 'layout_of', 'attention_masks', 'PrefixStore', 'attend_rows', 'Row',
-           'LocalEngine', 'portions', 'load_model']
+           'choose', 'RowCache', 'Layout', 'layout_of', 'attention_masks', 'PrefixStore', 'Row', 'LocalEngine',
+           'portions', 'load_model']
 
-# %% ../nbs/core/30_engines.ipynb #bf3b0db0
+# %% ../nbs/core/30_engines.ipynb #7e9a6fda
 import hashlib
 import logging
 import re
@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer, Cache, DynamicCache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, DynamicCache
 
 from .errors import OptimaError
 
@@ -344,20 +343,6 @@ class PrefixStore:
         differs = np.flatnonzero(entry[0][:shared] != ids[:shared])
         return entry, int(differs[0]) if len(differs) else shared
 
-# %% ../nbs/core/30_engines.ipynb #f1fa6040
-def attend_rows(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
-    "Attention of one new token per row over views of the cache; anything else goes to transformers' own function."
-    if query.shape[2] > 1 or attention_mask is None or kwargs.get("softcap") is not None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    rows, heads, length, width = key.shape
-    queries = query.reshape(rows * heads, -1, width) * (width**-0.5 if scaling is None else scaling)
-    scores = torch.bmm(queries, key.flatten(0, 1).transpose(1, 2)).view(rows, heads, -1, length)
-    weights = scores.add_(attention_mask).softmax(-1).flatten(0, 1)
-    return torch.bmm(weights, value.flatten(0, 1)).view(rows, 1, -1, value.shape[-1]), None
-
-
-AttentionInterface.register("optima_rows", attend_rows)
-
 # %% ../nbs/core/30_engines.ipynb #d8284a80
 @dataclass(eq=False)
 class Row:
@@ -609,18 +594,15 @@ def _completion(self: LocalEngine, row):
     text = self.tokenizer.decode(row.written if cut else row.written[:-1], skip_special_tokens=True)
     return Completion(text, list(row.written), len(row.context), cut, row.prefilled)
 
-# %% ../nbs/core/30_engines.ipynb #62878ed9
+# %% ../nbs/core/30_engines.ipynb #8a4dd3b1
 @patch
 @contextmanager
 def _working(self: LocalEngine):
-    "Inference mode, our attention where it pays, and the clock."
+    "Inference mode, an attention that takes our masks, and the clock."
     config, began = self.model.config.get_text_config(), time.perf_counter()
     before = config._attn_implementation
-    plain = before == "sdpa" and self.model.device.type == "cpu" and self.model.dtype == torch.float32
     if before not in ("sdpa", "eager"):
         config._attn_implementation = "sdpa"
-    if plain:
-        config._attn_implementation = "optima_rows"
     try:
         with torch.inference_mode():
             yield
