@@ -1,4 +1,6 @@
 "What an experiment is made of: a system, a preset, a seed, and every setting by name."
+import os
+import re
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -11,6 +13,8 @@ from optima.store import STAGE_VERSIONS, digest, folder_digest
 PRESETS = Path(__file__).parent / "presets"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 NOT_IN_PRESETS = ("system", "preset", "seed")
+MODELS = ("base", "teacher")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 SYSTEMS: dict[str, dict] = {
     "single": {"paradigm": "single", "iterations": 0},
@@ -37,9 +41,9 @@ class Settings:
     paradigm: str = "debate"  # single, debate or multi_step
     evaluation_strategy: str = "none"  # the format prompt under which the team is evaluated
     mode: str = "self"  # who writes the training dialogues: the student itself, or a "teacher"
-    teacher: str = ""  # the teacher's model folder, for mode "teacher"
+    teacher: str = ""  # the teacher's model folder or hub name, for mode "teacher"
     prompts: str = "toy"  # how the agents are spoken to: in the toy world's few words, or in "english"
-    base: str = "toy"  # the student: "toy" for the shipped checkpoint of the seed, or a model folder
+    base: str = "toy"  # the student: "toy" for the shipped checkpoint of the seed, a model folder, or a hub name
 
     iterations: int = 2  # rounds of generate, rank, select, train; 0 leaves the team untrained
     tasks_per_iteration: int = 160
@@ -87,18 +91,14 @@ class Settings:
         check_together(self)
 
     def to_dict(self) -> dict:
-        "All settings as JSON values."
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        "All settings as JSON values; a model folder by its name only, for its path belongs to one machine."
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return values | {name: folder_name(values[name]) for name in MODELS}
 
     def pick(self, *names: str) -> dict:
         "Some settings as JSON values: what one stage depends on."
         values = self.to_dict()
         return {name: values[name] for name in names}
-
-    @property
-    def samples_per_task(self) -> int:
-        "Dialogues per training task, one for each entry of `strategies`."
-        return len(self.strategies)
 
     @property
     def base_folder(self) -> Path:
@@ -108,8 +108,8 @@ class Settings:
     @cached_property
     def key(self) -> str:
         "16 hexadecimal digits that name the experiment: all settings, the stages' versions and the models' content."
-        models = [model_digest(self.base_folder), model_digest(Path(self.teacher)) if self.teacher else ""]
-        return digest({"settings": self.to_dict(), "versions": STAGE_VERSIONS, "models": models})
+        models = {"base": model_digest(self.base_folder), "teacher": self.teacher and model_digest(self.teacher)}
+        return digest({"settings": self.to_dict() | models, "versions": STAGE_VERSIONS})
 
 
 CHOICES = {
@@ -166,9 +166,34 @@ def toy_base(seed: int) -> Path:
     return shipped[seed % len(shipped)] if shipped else CHECKPOINTS / "toy-base-0"
 
 
-def model_digest(folder: Path) -> str:
-    "What stands for a model's content in keys; its name, when there is no such folder here."
-    return folder_digest(folder) if folder.is_dir() else folder.name
+def model_digest(model: Path | str) -> str:
+    "What stands for a model in keys: a folder's content, or the whole of a hub name."
+    return folder_digest(Path(model)) if Path(model).is_dir() else str(model)
+
+
+def folder_name(model: str) -> str:
+    "A model folder's last part; any other name as it is."
+    return Path(model).name if os.path.isabs(model) else model
+
+
+def find_model(
+    where: str,  # what the reader of an error should look at
+    name: str,  # "base" or "teacher"
+    value: str,
+    folder: Path,  # what a relative path starts from
+) -> str:  # an absolute path, a hub name, "toy" or nothing
+    "Where a model lies; a folder that is not there is an OptimaError."
+    if not value or (name, value) == ("base", "toy"):
+        return value
+    path = Path(folder, os.path.expanduser(value)).resolve()
+    if (path / "config.json").is_file():
+        return str(path)
+    if path.is_dir():
+        raise OptimaError(f"{where}: {name} = {value!r}: {path} is no model folder, it has no config.json")
+    if value[0] in "./~" or not HUB_NAME.fullmatch(value):
+        raise OptimaError(f"{where}: {name} = {value!r}: there is no folder {path}; "
+                          'give a model folder, or a hub name such as "owner/name"')
+    return value
 
 
 TYPES = get_type_hints(Settings)
@@ -193,13 +218,18 @@ def convert(where: str, name: str, value):
     raise OptimaError(f"{where}: {name} = {value!r}: expected {in_words(kind)}")
 
 
-def checked(where: str, values: dict) -> dict:
-    "Values by known names and of the right types."
+def checked(
+    where: str,  # what the reader of an error should look at
+    values: dict,
+    folder: Path,  # what a relative path among them starts from
+) -> dict:
+    "Values by known names and of the right types, models found."
     known = [field.name for field in fields(Settings) if field.name not in NOT_IN_PRESETS]
     for name in values:
         if name not in known:
             raise OptimaError(f"{where}: {suggest('setting', name, known)}")
-    return {name: convert(where, name, value) for name, value in values.items()}
+    values = {name: convert(where, name, value) for name, value in values.items()}
+    return values | {name: find_model(where, name, values[name], folder) for name in MODELS if name in values}
 
 
 def preset_names() -> list[str]:
@@ -213,7 +243,7 @@ def read_preset(preset: str) -> dict:
     if not path.is_file():
         raise OptimaError(suggest("preset", preset, preset_names()) + "; or give the path of a .toml file")
     try:
-        return checked(path.name, tomllib.loads(path.read_text(encoding="utf-8")))
+        return checked(path.name, tomllib.loads(path.read_text(encoding="utf-8")), path.parent)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OptimaError(f"{path}: not TOML: {error}") from error
 
@@ -222,13 +252,13 @@ def load_settings(
     system: str,  # a name in SYSTEMS
     preset: str = "toy",  # a shipped preset, or a path to a TOML file
     seed: int = 0,
-    overrides: dict | None = None,  # settings that win over preset and system
+    overrides: dict | None = None,  # settings that win over preset and system; paths start from the current folder
 ) -> Settings:
     "The settings of one experiment: defaults, then the preset, then the system, then the overrides."
     if system not in SYSTEMS:
         raise OptimaError(suggest("system", system, SYSTEMS))
-    values = read_preset(preset) | checked(f"system {system}", SYSTEMS[system])
-    values |= checked("overrides", overrides or {})
+    values = read_preset(preset) | checked(f"system {system}", SYSTEMS[system], PRESETS)
+    values |= checked("overrides", overrides or {}, Path.cwd())
     seed = convert("overrides", "seed", seed)
     return Settings(system=system, preset=Path(preset).stem, seed=seed, **values)
 

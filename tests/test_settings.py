@@ -2,7 +2,7 @@
 import pytest
 
 from optima.errors import OptimaError
-from optima.settings import SYSTEMS, load_settings, parse_override, preset_names, read_preset, restored
+from optima.settings import SYSTEMS, load_settings, model_digest, parse_override, preset_names, read_preset, restored
 
 
 def test_every_system_loads_under_every_preset():
@@ -28,6 +28,48 @@ def test_the_key_tells_seeds_presets_and_overrides_apart():
                 load_settings("single", overrides={"evaluation_tasks": 299})]
     assert len({one.key for one in settings}) == 4
     assert load_settings("single", overrides={"evaluation_tasks": 300}).key == settings[0].key
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    "Two model folders of one name, one of them given twice, and a preset beside each; another folder is the current one."
+    for place, words in (("a", "one"), ("b", "two"), ("c", "one")):
+        folder = tmp_path / place / "student"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(words)
+        (tmp_path / place / "mine.toml").write_text('base = "student"')
+    monkeypatch.chdir(tmp_path / "b")
+    return tmp_path
+
+
+def test_a_model_counts_by_its_content_and_leaves_no_path_behind(models):
+    a, b, c = (load_settings("single", str(models / place / "mine.toml")) for place in "abc")
+    assert a.base == str(models / "a" / "student") and a.base_folder.is_dir()
+    assert a.key == c.key != b.key
+    assert load_settings("single", overrides={"base": "../b/student"}).base == b.base
+    assert a.to_dict()["base"] == "student" and a.to_dict() == b.to_dict()
+    teacher = load_settings("single", overrides={"mode": "teacher", "teacher": "./student"})
+    assert teacher.to_dict()["teacher"] == "student" and str(models) not in str(teacher.to_dict())
+    assert load_settings("single").to_dict()["base"] == "toy"
+
+
+def test_hub_models_of_one_last_name_differ():
+    ours, theirs = (load_settings("single", overrides={"base": f"{owner}/model-8b"}) for owner in ("ours", "theirs"))
+    assert ours.key != theirs.key and ours.to_dict()["base"] == "ours/model-8b"
+    assert model_digest(ours.base_folder) == "ours/model-8b"
+
+
+@pytest.mark.parametrize("value", ["./model", "../x/model", "~/no/model", "/no/model", "model", "a/b/c", "owner/"])
+@pytest.mark.parametrize("name", ["base", "teacher"])
+def test_a_model_folder_that_is_not_there(name, value):
+    with pytest.raises(OptimaError, match=f"overrides: {name} = '{value}': there is no folder /"):
+        load_settings("single", overrides={name: value})
+
+
+def test_a_folder_without_a_model(models):
+    (models / "b" / "mine.toml").write_text('base = "."')
+    with pytest.raises(OptimaError, match=f"mine.toml: base = '.': {models}/b is no model folder"):
+        load_settings("single", "mine.toml")
 
 
 def test_settings_survive_the_registry():
