@@ -80,9 +80,9 @@ _JOBS = {
 _FORM = "Write one JSON object that follows this JSON schema, and nothing before or after it:"
 _SYSTEMS = {role: f"{job} {_FORM} {canonical_json(SCHEMAS[role])}" for role, job in _JOBS.items()}
 
-# %% ../nbs/core/35_paradigms.ipynb #c95526fe
+# %% ../nbs/core/35_paradigms.ipynb #11b0d90e
 _STRATEGIES = {
-    "terse": "Spend as few words as you can: leave out every field and every word that is not needed.",
+    "brief": "Spend as few words as you can: leave out every field and every word that is not needed.",
     "keywords": "Write keywords and numbers in place of sentences.",
     "notation": "Write formulas, arrows and symbols in place of words wherever they say the same.",
     "steps": "In the field say, give your reasoning as short numbered steps before you commit yourself.",

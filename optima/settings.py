@@ -1,4 +1,5 @@
 "What an experiment is made of: a system, a preset, a seed, and every setting by name."
+import math
 import os
 import re
 import tomllib
@@ -89,6 +90,7 @@ class Settings:
         for name, (least, most) in BOUNDS.items():
             check_bounds(self, name, least, most)
         check_together(self)
+        check_names(self)
 
     def to_dict(self) -> dict:
         "All settings as JSON values; a model folder by its name only, for its path belongs to one machine."
@@ -141,9 +143,10 @@ def check_choice(settings: Settings, name: str, choices: tuple):
 
 def check_bounds(settings: Settings, name: str, least: float, most: float):
     "Refuse a number out of its range."
-    if not least <= getattr(settings, name) <= most:
-        wanted = f"at least {least}" if most == MANY else f"between {least} and {most}"
-        raise OptimaError(f"{name} = {getattr(settings, name)!r}: expected a number {wanted}")
+    value = getattr(settings, name)
+    if not (math.isfinite(value) and least <= value <= most):
+        finite = [f"{word} {bound}" for word, bound in (("at least", least), ("at most", most)) if math.isfinite(bound)]
+        raise OptimaError(f"{name} = {value!r}: expected a number, {' and '.join(finite)}")
 
 
 def check_together(settings: Settings):
@@ -156,8 +159,33 @@ def check_together(settings: Settings):
     for name in settings.decodings:
         if name not in ("greedy", "sampled"):
             raise OptimaError(suggest("decoding", name, ("greedy", "sampled")))
+    if not settings.keep_share:
+        raise OptimaError("keep_share = 0 keeps nothing to train on; expected a number above 0 and at most 1")
     if not settings.task_weight + settings.efficiency_weight + settings.format_weight > 0:
         raise OptimaError("task_weight, efficiency_weight and format_weight are all 0; leave one above 0")
+
+
+def strategy_names(prompts: str) -> list[str]:
+    "The strategies that the prompts have a text for."
+    if prompts == "toy":
+        from optima.toyworld import TOY_PROMPTS
+        return list(TOY_PROMPTS["strategies"])
+    from optima.paradigms import ENGLISH
+    return list(ENGLISH.strategies)
+
+
+def check_names(settings: Settings):
+    "Refuse a strategy that the prompts have no text for, and a benchmark that nobody registered."
+    from optima.tasks import benchmark_names
+
+    strategies = strategy_names(settings.prompts)
+    for name, words, choices in (("strategies", settings.strategies, strategies),
+                                 ("evaluation_strategy", [settings.evaluation_strategy], strategies),
+                                 ("benchmarks", settings.benchmarks, benchmark_names())):
+        for word in words:
+            if word not in choices:
+                prompts = f" under {settings.prompts} prompts" if choices is strategies else ""
+                raise OptimaError(suggest(f"value of {name}{prompts}:", word, choices))
 
 
 def toy_base(seed: int) -> Path:

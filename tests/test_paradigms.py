@@ -168,7 +168,7 @@ def test_start_keeps_the_strategy_out_of_the_system():
     (lambda: Prompts({"judge": ""}, {}, **WORDS), "unknown role 'judge'"),
     (lambda: Prompts({}, {}, **{**WORDS, "solve": "{step}"}), "template 'solve': unknown placeholder 'step'"),
     (lambda: Prompts({}, {"none": "be brief"}, **WORDS), "'none' stands for no text"),
-    (lambda: ENGLISH.strategy("brief"), "unknown strategy 'brief'"),
+    (lambda: ENGLISH.strategy("terse"), "unknown strategy 'terse'"),
 ])
 def test_refusals(make, words):
     with pytest.raises(OptimaError, match=words): make()

@@ -23,6 +23,11 @@ def test_untrained_systems_do_not_iterate_and_terse_ones_are_brief():
         assert settings.evaluation_strategy == ("brief" if system.startswith("terse") else "none")
 
 
+def test_the_tersest_prompt_has_one_name_everywhere():
+    english = {"prompts": "english", "strategies": ["none", "brief"]}
+    assert load_settings("terse_debate", overrides=english).evaluation_strategy == "brief"
+
+
 def test_the_key_tells_seeds_presets_and_overrides_apart():
     settings = [load_settings("single"), load_settings("single", seed=1), load_settings("single", "smoke"),
                 load_settings("single", overrides={"evaluation_tasks": 299})]
@@ -87,7 +92,15 @@ def test_settings_survive_the_registry():
     ({"strategies": []}, ["strategies is empty"]),
     ({"decodings": ["beam"]}, ["unknown decoding 'beam'", "greedy, sampled"]),
     ({"diversity": 1}, ["true or false"]),
-    ({"keep_share": 1.5}, ["keep_share", "between 0 and 1"]),
+    ({"keep_share": 1.5}, ["keep_share", "at least 0 and at most 1"]),
+    ({"keep_share": 0}, ["keep_share = 0", "above 0"]),
+    ({"temperature": float("inf")}, ["temperature = inf: expected a number, at least 0"]),
+    ({"threshold": float("-inf")}, ["threshold = -inf: expected a number, at most 1"]),
+    ({"task_weight": float("nan")}, ["task_weight = nan"]),
+    ({"strategies": ["none", "brif"]}, ["value of strategies under toy prompts: 'brif'; choose one of: brief"]),
+    ({"evaluation_strategy": "keywords"}, ["value of evaluation_strategy under toy prompts: 'keywords'"]),
+    ({"prompts": "english"}, ["value of strategies under english prompts: 'polite'; choose one of:"]),
+    ({"benchmarks": ["toy_humanevil"]}, ["value of benchmarks: 'toy_humanevil'; choose one of: toy_humaneval"]),
     ({"batch_size": 0}, ["batch_size", "at least 1"]),
     ({"paradigm": "debat"}, ["paradigm", "choose one of: debate"]),
     ({"mode": "teacher"}, ["teacher"]),
