@@ -131,13 +131,16 @@ def reproduce(chosen) -> int:
 
 
 def print_tables(lines: list[dict], title: str = "", against: str | None = None):
-    "Print the rows of some registry lines, one table per decoding, greedy first."
+    "Print rows and paired comparisons of some registry lines, a table of each per decoding, greedy first."
     from optima.evaluation import report_rows
-    from optima.results import main_table
+    from optima.reading import shown_comparisons
+    from optima.results import comparison_table, main_table
 
-    rows = report_rows(lines, against)
+    rows, compared = report_rows(lines, against), shown_comparisons(lines, against)
     for decoding in sorted({row["decoding"] for row in rows}):
         print(f"\n{title}\n{main_table(rows, decoding)}" if title else f"\n{main_table(rows, decoding)}")
+        if compared:
+            print(f"\n{comparison_table(compared, decoding)}")
 
 
 def report(chosen) -> int:

@@ -65,6 +65,26 @@ def lines_to_show(
     return current(own, preset)
 
 
+def seeds_of(lines: list[dict], system: str) -> set[int]:
+    "The seeds that a system was run with."
+    return {line["seed"] for line in lines if line["system"] == system}
+
+
+def shown_comparisons(
+    lines: list[dict],
+    against: str | None = None,  # a system that all others are set beside; None: each trained team with its controls
+) -> list[dict]:
+    "The paired comparisons that can be made; says on stderr which cannot, for want of seeds."
+    from optima.evaluation import comparisons, default_pairs, system_order
+
+    systems = sorted({line["system"] for line in lines}, key=system_order)
+    pairs = [(name, against) for name in systems if name != against] if against else default_pairs(systems)
+    uneven = [pair for pair in pairs if seeds_of(lines, pair[0]) != seeds_of(lines, pair[1])]
+    for system, other in uneven:
+        print(f"not compared: {system} with {other}, they were run with different seeds", file=sys.stderr)
+    return comparisons(lines, [pair for pair in pairs if pair not in uneven])
+
+
 def size_of(folder: Path) -> int:
     "The bytes of all files below a folder."
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

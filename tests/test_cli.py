@@ -154,6 +154,14 @@ def test_report_prints_tables_and_rows(filled, capsys):
     told = capsys.readouterr()
     assert told.err == "registry: runs/registry.jsonl, preset toy, 9 lines\n"
     assert all(system in told.out for system in SYSTEMS)
+    assert [pair[:2] for pair in compared(told.out)] == 2 * [
+        ("optima_debate", "untrained_debate"), ("optima_debate", "random_selection"), ("optima_debate", "terse_debate"),
+        ("optima_multi_step", "untrained_multi_step"), ("optima_multi_step", "random_selection_multi_step"),
+        ("optima_multi_step", "terse_multi_step")]
+    assert all(words[2] in ("higher", "lower", "no") for words in compared(told.out))
+    assert told.out.index("paired differences, greedy") < told.out.index("sampled decoding; 60")
+    assert cli.main(["report", "main_results", "--against", "single"]) == 0
+    assert {pair[1] for pair in compared(capsys.readouterr().out)} == {"single"}
     assert cli.main(["report", "main_results", "--json", "--against", "single"]) == 0
     rows = json.loads(capsys.readouterr().out)
     wanted = {"system", "benchmark", "decoding", "score", "score_ci", "tokens", "tokens_ci", "prompt_tokens",
@@ -162,6 +170,20 @@ def test_report_prints_tables_and_rows(filled, capsys):
     assert all(wanted <= set(row) for row in rows)
     assert {row["against"] for row in rows if row["system"] == "optima_debate"} == {"single"}
     assert "unknown system 'singel'" in one_line(capsys, "report", "main_results", "--against", "singel")
+
+
+def compared(printed: str) -> list[tuple]:
+    "The lines of the printed comparisons, as words: they start with two systems."
+    lines = [tuple(line.split()) for line in printed.splitlines()]
+    return [words for words in lines if len(words) > 1 and words[0] in SYSTEMS and words[1] in SYSTEMS]
+
+
+def test_report_compares_only_what_was_run_with_the_same_seeds(filled, capsys):
+    add_line(filled, experiment_line("optima_debate", seed=1))
+    assert cli.main(["report", "main_results"]) == 0
+    told = capsys.readouterr()
+    assert "not compared: optima_debate with terse_debate, they were run with different seeds" in told.err
+    assert {words[0] for words in compared(told.out)} == {"optima_multi_step"}
 
 
 def test_report_leaves_out_lines_with_settings_set_by_hand(runs, capsys):
@@ -200,7 +222,7 @@ def test_reproduce_prints_tables_and_where_the_rest_is(filled, monkeypatch, caps
     monkeypatch.setattr("optima.report.write_report", lambda notebooks, path: path.write_text("page"))
     assert cli.main(["reproduce"]) == 0
     output = capsys.readouterr().out
-    assert output.splitlines()[1] == "main_results" and "report: runs/report.html" in output
+    assert len(compared(output)) == 12 and output.splitlines()[1] == "main_results" and "report: runs/report.html" in output
     failed = launcher.Job("single-toy-0", Path(), Path(), {}, code=1)
     for code in (1, 2):
         failed.code = code
