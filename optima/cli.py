@@ -175,10 +175,9 @@ def doctor(chosen) -> int:
 
 def toy(chosen) -> int:
     "Train a toy base model."
-    out = Path(chosen.out or f"toy-base-{chosen.seed}")
-    if out.exists():
-        raise OptimaError(f"{out} is there already; remove it, or choose another folder with --out")
     from optima.toymodels import Recipe, train_base
+
+    out = Path(chosen.out or f"toy-base-{chosen.seed}")
     train_base(out, Recipe(seed=chosen.seed))
     print(out)
     return 0

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from contextlib import contextmanager
@@ -19,11 +20,11 @@ SHARDS = "shard-*"
 REASONS = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
-    errno.EROFS: "the file system is read-only; choose another --runs folder",
-    errno.EACCES: "permission denied; choose another --runs folder",
-    errno.EPERM: "permission denied; choose another --runs folder",
-    errno.ENOTDIR: "it is not a folder; choose another --runs folder",
-    errno.EIO: "the disk failed; check it, or choose another --runs folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "permission denied; choose another folder",
+    errno.EPERM: "permission denied; choose another folder",
+    errno.ENOTDIR: "it is not a folder; choose another folder",
+    errno.EIO: "the disk failed; check it, or choose another folder",
 }
 
 
@@ -70,7 +71,15 @@ def stage_key(
 
 def unwritable(path: Path, reason: str) -> OptimaError:
     "The error for a place where nothing can be written."
-    return OptimaError(f"cannot write {path}: {reason}; then run the same command again, what is finished is kept")
+    return OptimaError(f"cannot write {path}: {reason}; then run the same command again; stages that are finished are kept")
+
+
+def error_number(error: Exception) -> int | None:
+    "The system's number of an error; safetensors and tokenizers tell it in their text."
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else None
 
 
 @contextmanager
@@ -78,10 +87,11 @@ def storage_errors(path: Path):
     "Tell a full, read-only or forbidden disk in one line; let every other error pass as it is."
     try:
         yield
-    except OSError as error:
-        if error.errno not in REASONS:
+    except Exception as error:
+        number = error_number(error)
+        if number not in REASONS:
             raise
-        raise unwritable(error.filename or path, REASONS[error.errno]) from error
+        raise unwritable(getattr(error, "filename", None) or path, REASONS[number]) from error
 
 
 def flush(path: Path):
@@ -109,6 +119,27 @@ def aside(path: Path):
             raise
 
 
+@contextmanager
+def folder_aside(path: Path):
+    "Yields a folder to write to, made at once; it gets its own name when all is there, and replaces nothing."
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    with storage_errors(path):
+        if path.exists():
+            raise OptimaError(f"{path} is there already; remove it, or choose another folder")
+        shutil.rmtree(partial, ignore_errors=True)  # a killed run's
+        make_folder(partial)
+        try:
+            yield partial
+            for file in folder_files(partial).values():
+                flush(file)
+            os.rename(partial, path)
+            flush(path.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
 def write_text(path: Path, text: str):
     "Write a text file, whole or not at all."
     with aside(path) as partial:
@@ -128,7 +159,7 @@ def make_folder(path: Path) -> Path:
     except FileExistsError as error:
         raise unwritable(path, REASONS[errno.ENOTDIR]) from error
     except OSError as error:
-        reason = REASONS.get(error.errno, f"{error.strerror}; choose another --runs folder")
+        reason = REASONS.get(error.errno, f"{error.strerror}; choose another folder")
         raise unwritable(error.filename or path, reason) from error
     return path
 

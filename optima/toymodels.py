@@ -7,7 +7,7 @@ __all__ = ['SPECIAL', 'FAMILIES', 'TEMPLATE', 'SHIPPED', 'ROLES', 'vocabulary', 
            'words_and_mask', 'copying', 'phase', 'batches', 'stream', 'tensors', 'rate', 'pretrain', 'save_checkpoint',
            'train_base']
 
-# %% ../nbs/core/27_toymodels.ipynb #952e4ea5
+# %% ../nbs/core/27_toymodels.ipynb #d484b472
 import json
 import math
 import random
@@ -17,9 +17,9 @@ from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
-from .errors import OptimaError
 from .progress import Progress
 from .registry import cpu_name, package_version
+from .store import folder_aside
 from .toyworld import LENGTHS, TOY_PROMPTS, VIEWS, Demonstration, Functions, draw_demonstration
 
 # %% ../nbs/core/27_toymodels.ipynb #ef5887fa
@@ -190,7 +190,7 @@ def pretrain(recipe: Recipe) -> tuple:  # model, losses
             progress.step(1, f"loss {sum(losses[-50:]) / len(losses[-50:]):.3f}")
     return model.eval(), losses
 
-# %% ../nbs/core/27_toymodels.ipynb #faa2f99e
+# %% ../nbs/core/27_toymodels.ipynb #5c4276fe
 def save_checkpoint(model, recipe: Recipe, losses: list[float], seconds: float, out: Path) -> dict:
     "Write weights, tokenizer and manifest."
     import torch
@@ -217,9 +217,9 @@ def train_base(
     threads: int = 1,  # the shipped base was made with one
 ) -> dict:  # the manifest
     "Make a toy base and write its checkpoint."
-    import torch
-    if Path(out).exists(): raise OptimaError(f"{out} exists already; choose a folder that does not, nothing was written")
-    torch.set_num_threads(threads)
-    started = perf_counter()
-    model, losses = pretrain(recipe)
-    return save_checkpoint(model, recipe, losses, perf_counter() - started, Path(out))
+    with folder_aside(out) as partial:
+        import torch
+        torch.set_num_threads(threads)
+        started = perf_counter()
+        model, losses = pretrain(recipe)
+        return save_checkpoint(model, recipe, losses, perf_counter() - started, partial)

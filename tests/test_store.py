@@ -202,7 +202,7 @@ def test_a_really_full_disk(tmp_path):
 @pytest.mark.parametrize("place", ["file", "file/runs", "/proc/runs", "/dev/null/runs"])
 def test_folders_that_cannot_be(tmp_path, place):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(OptimaError, match="--runs"):
+    with pytest.raises(OptimaError, match="choose another folder"):
         made(tmp_path / place)
     with pytest.raises(OptimaError), Store(tmp_path / place).lock():
         pass
