@@ -362,7 +362,7 @@ def save_adapter(
     described |= {"base_model_name_or_path": base_name, "target_modules": sorted(described["target_modules"])}
     (out / "adapter_config.json").write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
 
-# %% ../nbs/core/60_training.ipynb #24f7a78a
+# %% ../nbs/core/60_training.ipynb #17942997
 def train_adapter(
     base,  # folder of the base model
     examples: list[Example] | list[Trajectory],  # what to learn
@@ -408,4 +408,6 @@ def train_adapter(
     )  # fmt: skip
     save_adapter(model, out, Path(base).name)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    read = sum(len(examples[row].input_ids) for rows in plan for row in rows)
+    log["flops"] = 4 * model.num_parameters() * read  # forward, and backward to the inputs: the base's weights get no gradient
     return log | {"examples": len(examples), "trained_weights": trained, "seconds": perf_counter() - started}
