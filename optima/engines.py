@@ -7,7 +7,7 @@ __all__ = ['logger', 'Request', 'Completion', 'Engine', 'ScriptedEngine', 'neutr
            'choose', 'RowCache', 'Layout', 'layout_of', 'attention_masks', 'PrefixStore', 'Row', 'LocalEngine',
            'portions', 'load_model']
 
-# %% ../nbs/core/30_engines.ipynb #7e9a6fda
+# %% ../nbs/core/30_engines.ipynb #cb82b588
 import hashlib
 import logging
 import re
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, DynamicCache
+from transformers.utils import logging as hf_logging
 
 from .errors import OptimaError
 
@@ -677,7 +678,7 @@ def score(
             scores |= zip(order[part], self._score_portion([encoded[at] for at in order[part]]))
     return [scores[at] for at in range(len(encoded))]
 
-# %% ../nbs/core/30_engines.ipynb #1c93ad33
+# %% ../nbs/core/30_engines.ipynb #a75c0b19
 def load_model(
     path: str | Path,  # folder or hub name of the base model
     adapter: str | Path | None = None,  # folder of a LoRA adapter, merged into the base
@@ -687,6 +688,7 @@ def load_model(
     "Model (adapter merged into the full-precision base, evaluation mode) and tokenizer."
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     dtype = ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype
+    if Path(path).is_dir(): hf_logging.disable_progress_bar()  # it is of use for a download only
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).to(device)
