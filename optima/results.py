@@ -378,8 +378,8 @@ def provenance(
             f"student: {several(model_name(line['settings']) for line in lines)}; "
             f"made on {several(machine.get('cpu') for machine in machines)}; commit {commits}{dirty}.")
 
-# %% ../nbs/core/75_results.ipynb #93b6dd7f
-STAGES = ("generate", "rank", "select", "train", "merge", "evaluate")
+# %% ../nbs/core/75_results.ipynb #7facd5c6
+STAGES = ("generate", "rank", "select", "train", "evaluate")
 AMOUNTS = ("dialogues", "tokens", "seconds")
 
 

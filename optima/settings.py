@@ -49,7 +49,7 @@ class Settings:
     iterations: int = 2  # rounds of generate, rank, select, train; 0 leaves the team untrained
     tasks_per_iteration: int = 160
     strategies: tuple[str, ...] = ("none",) * 4 + ("polite", "list", "brief", "check")  # one sample per entry and task
-    temperature: float = 1.0  # of sampling for training and for the decoding "sampled"
+    temperature: float = 1.0  # at which the training dialogues are generated; an evaluation's is its decoding's
     max_rounds: int = 5  # of a debate
     max_steps: int = 6  # of a plan
     executors: int = 2  # agents that share the steps of a plan
@@ -62,7 +62,7 @@ class Settings:
     question_metric: str = "exact_match"  # how an answer in words is judged: exact_match or f1
 
     selection: str = "reward"  # the best dialogues by reward, or as many drawn at "random"
-    threshold: float = 0.0  # the least reward that a selected dialogue has
+    threshold: float = 0.0  # only dialogues with a reward above it are selected
     keep_share: float = 0.6  # of the tasks' best dialogues
     diversity: bool = True  # keep every strategy in the selection
 
@@ -72,7 +72,7 @@ class Settings:
     learning_rate: float = 3e-3
     training_steps: int = 24  # optimiser steps per iteration
     batch_dialogues: int = 32  # dialogues per optimiser step
-    micro_batch: int = 32  # dialogues per forward pass
+    micro_batch: int = 32  # examples (one agent's view of a dialogue) per forward pass
     continue_adapter: bool = True  # go on from the last iteration's adapter, or restart from the base
 
     evaluation_tasks: int = 300  # per benchmark
@@ -311,9 +311,4 @@ def toml_value(name: str, text: str):
         return text
 
 
-def restored(values: dict) -> Settings:
-    "Settings from a registry line's `settings`, whatever else stands beside them."
-    return Settings(**{name: convert("registry", name, values[name]) for name in TYPES if name in values})
-
-
-__all__ = ["SYSTEMS", "Settings", "load_settings", "parse_override", "preset_names", "restored", "toy_base"]
+__all__ = ["SYSTEMS", "Settings", "load_settings", "parse_override", "preset_names", "toy_base"]

@@ -10,9 +10,8 @@ import types
 from pathlib import Path
 
 import pytest
-from synthetic import evaluation_key
+from synthetic import evaluation_key, write_dialogues
 from synthetic import line as made_up
-from synthetic import write_dialogues
 
 from optima import cli, doctor, launcher, publishing, reading
 from optima.messages import read_jsonl

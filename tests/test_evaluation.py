@@ -1,6 +1,5 @@
 "Columns, intervals and verdicts: known cases exactly, coverage by simulation, refusals by their words."
 import json
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +14,6 @@ from optima.evaluation import (
     compare,
     comparisons,
     default_pairs,
-    evaluate,
     evaluation_columns,
     fill,
     gather,
@@ -69,30 +67,6 @@ def test_columns_refuse_other_order_and_length():
         evaluation_columns([SimpleNamespace(id="a")], [dialogue("b", [True])], [score])
     with pytest.raises(ValueError, match="1 tasks, 1 trajectories, 0 scores"):
         evaluation_columns([SimpleNamespace(id="a")], [dialogue("a", [True])], [])
-
-
-def test_evaluate_runs_one_dialogue_per_task_and_scores_it(monkeypatch):
-    asked = {}
-
-    def run_dialogues(dialogues, engine, prompts, **settings):
-        asked.update(settings, dialogues=[(each.task.id, each.paradigm, each.strategy, each.sample) for each in dialogues])
-        return [dialogue(each.task.id, [True]) for each in dialogues]
-
-    def task_reward(task, trajectory, metric):
-        return SimpleNamespace(value=float(task.id == "a"), status=metric)
-
-    def opened(task, paradigm, strategy): return SimpleNamespace(task=task, paradigm=paradigm, strategy=strategy, sample=0)
-    scheduler = SimpleNamespace(Dialogue=opened, run_dialogues=run_dialogues)
-    monkeypatch.setitem(sys.modules, "optima.scheduler", scheduler)
-    monkeypatch.setitem(sys.modules, "optima.rewards", SimpleNamespace(task_reward=task_reward))
-    tasks = [SimpleNamespace(id="a"), SimpleNamespace(id="b")]
-    columns, dialogues = evaluate(tasks, None, None, paradigm="debate", strategy="brief", decoding="sampled", seed=3,
-                                  question_metric="f1", width=8)
-    assert asked == {"seed": 3, "temperature": 1.0, "width": 8,
-                     "dialogues": [("a", "debate", "brief", 0), ("b", "debate", "brief", 0)]}
-    assert columns["score"] == [1.0, 0.0] and columns["status"] == {"f1": 2} and len(dialogues) == 2
-    with pytest.raises(OptimaError, match="choose one of: greedy, sampled"):
-        evaluate(tasks, None, None, paradigm="debate", decoding="greed")
 
 
 def test_weights_are_shares_and_repeatable():
