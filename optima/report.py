@@ -1,5 +1,6 @@
 "One HTML page from executed notebooks that needs nothing beside itself."
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 from optima.errors import OptimaError
@@ -18,9 +19,42 @@ pre {{ overflow-x: auto; font-size: .9rem; }} img, svg {{ max-width: 100%; heigh
 {body}
 </body></html>
 """
-OUTSIDE = re.compile(r"""(?:\bsrc|<link[^>]*\bhref)\s*=\s*["']?\s*(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import""", re.IGNORECASE)
+LOADING = ("src", "srcset", "href", "xlink:href", "poster", "data", "background")  # attributes that fetch something
+ADDRESS = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
+STYLE = re.compile(r"""url\(\s*["']?\s*(?:https?:)?//|@import""", re.IGNORECASE)
 SCRIPTS = re.compile(r"<script\b.*?</script\s*>", re.IGNORECASE | re.DOTALL)
 STDERR = "stderr"
+
+
+class OutsideReferences(HTMLParser):
+    "Collects the tags and styles that make a browser fetch something; text, and links to follow, do not."
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.open = [], ""
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]):
+        self.open = tag
+        for name, value in attributes:
+            fetched = name in LOADING and (tag, name) not in (("a", "href"), ("a", "xlink:href"))
+            several = (value or "").split(",") if name == "srcset" else [value or ""]
+            if fetched and any(map(ADDRESS.match, several)) or name == "style" and STYLE.search(value or ""):
+                self.found.append(self.get_starttag_text())
+
+    def handle_endtag(self, tag: str):
+        self.open = ""
+
+    def handle_data(self, data: str):
+        if self.open == "style" and STYLE.search(data):
+            self.found.append(STYLE.search(data)[0])
+
+
+def outside_references(page: str) -> list[str]:
+    "What a page would load from elsewhere."
+    parser = OutsideReferences()
+    parser.feed(page)
+    parser.close()
+    return parser.found
 
 
 def without_noise(notebook):
@@ -49,8 +83,7 @@ def write_report(
 ):
     "Write one page that shows all notebooks one after the other and asks for nothing from outside."
     body = "\n<hr>\n".join(body_of(notebook) for notebook in notebooks)
-    found = OUTSIDE.search(body)
+    found = outside_references(body)
     if found:
-        raise OptimaError(f"{path}: a notebook's output loads from outside ({body[found.start():found.end() + 60]!r}); "
-                          "embed it")
+        raise OptimaError(f"{path}: a notebook's output loads from outside ({found[0][:100]!r}); embed it")
     write_text(path, PAGE.format(title=title, body=body))
