@@ -21,13 +21,14 @@ def progress_text(
     total: int,
     seconds: float,  # since the start
     note: str = "",
+    skipped: int = 0,  # of `done`, what was there already and took no time
 ) -> str:
     "One line: what, how far, how long it took and how long it still takes at this speed."
     share = f" {done / total:.0%}" if total else ""
     if done >= total:
         times = f"in {clock_text(seconds)}"
-    elif done:
-        times = f"{clock_text(seconds)} so far, {clock_text(seconds / done * (total - done))} left"
+    elif done > skipped:
+        times = f"{clock_text(seconds)} so far, {clock_text(seconds / (done - skipped) * (total - done))} left"
     else:
         times = f"{clock_text(seconds)} so far"
     return f"{title} {done}/{total}{share}, {times}" + (f", {note}" if note else "")
@@ -137,7 +138,7 @@ class Progress:
     ):
         self.title, self.total, self.clock = title, total, clock
         self.views = [(view, [None]) for view in views(stream)]
-        self.done, self.note, self.start, self.ended = 0, "", clock(), False
+        self.done, self.skipped, self.note, self.start, self.ended = 0, 0, "", clock(), False
 
     def __enter__(self):
         self.show()
@@ -149,7 +150,7 @@ class Progress:
     @property
     def text(self) -> str:
         "The line as it stands."
-        return progress_text(self.title, self.done, self.total, self.clock() - self.start, self.note)
+        return progress_text(self.title, self.done, self.total, self.clock() - self.start, self.note, self.skipped)
 
     def step(
         self,
@@ -159,6 +160,15 @@ class Progress:
         "Count, and show it unless that was done a moment ago."
         self.done, self.note = self.done + n, note
         self.show()
+
+    def skip(
+        self,
+        n: int,  # steps that an earlier run did
+        note: str = "",
+    ):
+        "Count what was there already: it says nothing about how long the rest takes."
+        self.skipped += n
+        self.step(n, note)
 
     def show(self, last: bool = False):
         "Show the line wherever the last showing is long enough ago."

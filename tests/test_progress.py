@@ -38,6 +38,17 @@ def test_words():
     assert progress_text("rank", 0, 0, 0.0) == "rank 0/0, in 0:00"
 
 
+def test_what_was_there_already_does_not_count_for_the_speed():
+    assert progress_text("rank", 90, 100, 0.0, skipped=90) == "rank 90/100 90%, 0:00 so far"
+    assert progress_text("rank", 95, 100, 50.0, skipped=90) == "rank 95/100 95%, 0:50 so far, 0:50 left"
+    clock = Clock()
+    with Progress("rank", 10, stream=io.StringIO(), clock=clock) as progress:
+        progress.skip(6)
+        clock.now += 30
+        progress.step(2, "x")
+        assert progress.text == "rank 8/10 80%, 0:30 so far, 0:30 left, x"
+
+
 def test_a_log_gets_few_plain_lines():
     text = count(io.StringIO(), 1.0)
     assert "\r" not in text and "\x1b" not in text and 3 <= len(text.splitlines()) <= 10
