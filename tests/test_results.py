@@ -10,12 +10,14 @@ from nbclient import NotebookClient
 
 from optima.errors import OptimaError
 from optima.evaluation import comparisons, report_rows
+from optima.launcher import declared_parameters
 from optima.results import (
     Table,
     beside_table,
     budget_rows,
     comparison_table,
     contrast_table,
+    control_gate,
     finding,
     format_interval,
     learning_figure,
@@ -67,6 +69,17 @@ def test_words_follow_the_data():
     assert f"the score is {row['verdict']}" in sentence and "the number of tokens is lower" in sentence
     unclear = finding(row | {"verdict": "no clear difference", "tokens_verdict": "higher"})
     assert "shows no clear difference" in unclear and "tokens is higher" in unclear
+
+
+def test_the_gate_speaks_for_each_paradigm():
+    def row(system, tokens, benchmark="b", decoding="greedy"):
+        return {"system": system, "tokens": tokens, "benchmark": benchmark, "decoding": decoding}
+    rows = [row("untrained_debate", 100.0), row("random_selection", 80.0), row("optima_debate", 10.0),
+            row("untrained_multi_step", 100.0), row("random_selection_multi_step", 79.9), row("random_selection", 1.0, "b", "sampled")]
+    held, failed = control_gate(rows)
+    assert "keeps 80% of the tokens of untrained_debate on b, greedy decoding (80.0 of 100.0): the gate of 80% holds." in held
+    assert failed.startswith("random_selection_multi_step") and "(79.9 of 100.0): the gate of 80% does not hold." in failed
+    assert control_gate(rows[1:3]) == [] == control_gate([])
 
 
 def test_status_table_counts_all_dialogues():
@@ -203,12 +216,19 @@ def test_artefact_notebook_on_a_made_up_registry(tmp_path):
     notebook = run_artefact(tmp_path, 3)
     shown = outputs(notebook)
     assert all(finding(row) in shown for row in rows_of(COMPARED, "greedy"))
+    assert all(sentence in shown for sentence in control_gate(ROWS, "greedy")) and len(control_gate(ROWS)) == 2
     assert "&lt;b&gt;made up&lt;/b&gt;" in shown and "<b>made up</b>" not in shown
     assert shown.index("greedy decoding") < shown.index("sampled decoding")
     assert shown.count("aria-label") == 3 and "LLaMA 3 8B (vanilla)" in shown
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert code[4] == 'lines = ensure("main_results", preset=preset, seeds=seeds, runs=runs)'
     (tmp_path / "main_results.ipynb").write_text(nbformat.writes(notebook))
+
+
+def test_notebooks_opened_by_hand_share_the_clones_run_folder():
+    runs = {path.name: declared_parameters(path)["runs"] for path in ARTEFACT.parent.glob("*.ipynb")}
+    assert {"experiment.ipynb", "main_results.ipynb"} <= set(runs)
+    assert {(ARTEFACT.parent / folder).resolve() for folder in runs.values()} == {ARTEFACT.parents[2] / "runs"}
 
 
 def test_no_outcome_is_typed_into_the_artefact():
