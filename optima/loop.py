@@ -56,7 +56,7 @@ class Team:
         model, tokenizer = load_model(self.base, adapter=adapter, dtype=self.settings.dtype)
         return LocalEngine(model, tokenizer, batch_size=self.settings.batch_size)
 
-# %% ../nbs/core/65_loop.ipynb #e0c9f21e
+# %% ../nbs/core/65_loop.ipynb #b0774ba5
 SHARED = ("paradigm", "max_rounds", "max_steps", "executors", "max_message_tokens", "batch_size", "shard_dialogues",
           "threads", "dtype")  # settings that every stage of dialogues depends on
 
@@ -95,7 +95,7 @@ def write_shards(stage: Stage, team: Team, dialogues: list[Dialogue], title: str
         for number, start in enumerate(range(0, len(dialogues), size)):
             part, path = dialogues[start:start + size], stage.shard(number)
             if path.is_file():
-                progress.step(len(part))
+                progress.skip(len(part))
                 continue
             done, cost = run_shard(team, part, seed, temperature, progress)
             write_json(stage.folder / f"cost-{number:05d}.json", cost)
