@@ -1,5 +1,4 @@
 "Runs the notebooks of nbs/reproduce by papermill: what is missing, in parallel processes, and the report of it all."
-import argparse
 import ast
 import json
 import os
@@ -7,12 +6,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from optima import kernels
 from optima.errors import OptimaError, suggest
+from optima.kernels import Ordered, Warmed
 from optima.progress import FILE, Progress
 from optima.registry import cores, read_registry
 from optima.settings import Settings, load_settings
@@ -41,7 +42,7 @@ class Job:
     parameters: dict
     group: str = ""  # jobs of one group share stages: the second waits for the first
     weight: int = 0  # heavier jobs start first
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen | Ordered | None = None
     error: str = ""
     code: int | None = None
     scratch: Path | None = field(default=None, repr=False)
@@ -122,23 +123,29 @@ def next_job(waiting: list[Job], running: list[Job]) -> Job:
     return max(free or waiting, key=lambda job: job.weight)
 
 
-def environment(scratch: Path) -> dict:
-    "One thread, our own Python's kernel, no IPython history in common, and a file to tell the progress in."
+def environment(scratch: Path | None = None) -> dict:
+    "One thread, our own Python's kernel; for a job also its own IPython history and a file to tell the progress in."
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return os.environ | threads | {"IPYTHONDIR": str(scratch / "ipython"), "JUPYTER_PREFER_ENV_PATH": "1",
-                                   FILE: str(scratch / "progress"), "PYTHONPATH": path,
-                                   "TOKENIZERS_PARALLELISM": "false"}
+    own = {"IPYTHONDIR": str(scratch / "ipython"), FILE: str(scratch / "progress")} if scratch else {}
+    return os.environ | threads | own | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": path,
+                                         "TOKENIZERS_PARALLELISM": "false",
+                                         "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # no thread before a fork
 
 
-def launch(job: Job, scratch: Path):
-    "Start a job's process; what it prints goes to files."
+def launch(job: Job, scratch: Path, warmed: Warmed | None = None):
+    "Start a job's process, as a fork of the warmed one where there is one; what it prints goes to a file."
     job.scratch = make_folder(scratch / job.name)
-    command = [sys.executable, "-m", "optima.launcher", str(job.notebook), str(job.output),
-               json.dumps(job.parameters), str(os.getpid())]
-    with open(job.scratch / "stderr", "w", encoding="utf-8") as errors:
-        job.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-                                       env=environment(job.scratch), start_new_session=True)
+    errors, told = job.scratch / "stderr", environment(job.scratch)
+    paths = {"notebook": str(job.notebook), "output": str(job.output)}
+    if warmed and warmed.alive():
+        job.process = warmed.launch(**paths, parameters=job.parameters, environment=told, errors=str(errors))
+        return
+    command = [sys.executable, "-m", "optima.kernels", "run", *paths.values(), json.dumps(job.parameters),
+               str(os.getpid())]
+    with open(errors, "w", encoding="utf-8") as log:
+        job.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=told,
+                                       start_new_session=True)
 
 
 def last_line(path: Path) -> str:
@@ -154,13 +161,14 @@ def ended(job: Job) -> bool:
     "Whether the job's process is over; then its exit code and error line are known."
     job.code = job.process.poll()
     if job.code:
-        job.error = last_line(job.scratch / "stderr") or f"ended by signal {-job.code}"
+        told = last_line(job.scratch / "stderr") if job.code > 0 else f"ended by signal {-job.code}"
+        job.error = told or f"ended with code {job.code}, and said nothing"
     return job.code is not None
 
 
 def stop(jobs: list[Job], patience: float = 4.0):
     "End processes with all that they started: asked first, then killed."
-    alive = [job for job in jobs if job.process and job.process.poll() is None]
+    alive = [job for job in jobs if job.process and job.process.poll() is None and job.process.pid]
     for number in (signal.SIGTERM, signal.SIGKILL):
         for job in alive:
             signal_group(job.process.pid, number)
@@ -187,17 +195,18 @@ def run_jobs(
     jobs: list[Job],
     workers: int | None = None,  # processes at once; None: one per core
     title: str = "experiments",
+    warmed: Warmed | None = None,  # the process to fork the jobs' processes from
 ) -> list[Job]:
     "Run the jobs' notebooks in parallel; a failure lets the others finish; the failed jobs are returned."
     for job in jobs:
         check_parameters(job.notebook, job.parameters)
         make_folder(job.output.parent)
     with tempfile.TemporaryDirectory(prefix="optima-") as scratch, Progress(title, len(jobs)) as progress:
-        drive(jobs, workers or cores(), Path(scratch), progress)
+        drive(jobs, workers or cores(), Path(scratch), progress, warmed)
     return [job for job in jobs if job.code]
 
 
-def drive(jobs: list[Job], workers: int, scratch: Path, progress: Progress):
+def drive(jobs: list[Job], workers: int, scratch: Path, progress: Progress, warmed: Warmed | None = None):
     "Keep as many jobs running as there are workers, until all have ended or the user stops them."
     waiting, running = list(jobs), []
     try:
@@ -205,7 +214,7 @@ def drive(jobs: list[Job], workers: int, scratch: Path, progress: Progress):
             while waiting and len(running) < workers:
                 job = next_job(waiting, running)
                 waiting.remove(job)
-                launch(job, scratch)
+                launch(job, scratch, warmed)
                 running.append(job)
             time.sleep(0.1)
             over = [job for job in running if ended(job)]
@@ -218,17 +227,35 @@ def drive(jobs: list[Job], workers: int, scratch: Path, progress: Progress):
         stop(running)
 
 
+def lacking(names: list[str], preset: str, seeds: int, runs: str | Path) -> list[Settings]:
+    "The experiments that the artefacts need and the registry lacks, each once."
+    wanted = {settings.key: settings for name in names for settings in missing(name, preset, seeds, runs)}
+    return list(wanted.values())
+
+
+def warm(
+    experiments: list[Settings],  # to be run
+    artefacts: int = 0,  # tables and figures to be made afterwards
+) -> AbstractContextManager:
+    "A process that imports once for all notebooks; None for a single one, and where forking is not safe."
+    if len(experiments) + artefacts < 2 or not kernels.can_fork():
+        return nullcontext()
+    trained = any(settings.iterations for settings in experiments)
+    modules = kernels.PAGES + kernels.MODELS * bool(experiments) + kernels.TRAINING * trained
+    return Warmed(modules, environment())
+
+
 def run_missing(
     names: list[str],  # artefacts
     preset: str = "toy",
     seeds: int = 1,
     runs: str | Path = "runs",
     workers: int | None = None,
+    warmed: Warmed | None = None,  # the process to fork the jobs' processes from
 ) -> list[Job]:
     "Run every experiment that the artefacts need and the registry lacks, each once; the failed jobs are returned."
-    wanted = {settings.key: settings for name in names for settings in missing(name, preset, seeds, runs)}
-    jobs = [experiment_job(settings, preset, Path(runs)) for settings in wanted.values()]
-    return run_jobs(jobs, workers) if jobs else []
+    jobs = [experiment_job(settings, preset, Path(runs)) for settings in lacking(names, preset, seeds, runs)]
+    return run_jobs(jobs, workers, "experiments", warmed) if jobs else []
 
 
 def ensure(
@@ -239,7 +266,8 @@ def ensure(
     workers: int | None = None,  # processes at once; None: one per core
 ) -> list[dict]:
     "The registry lines that an artefact shows; experiments that are missing are run first."
-    failed = run_missing([name], preset, seeds, runs, workers)
+    with warm(lacking([name], preset, seeds, runs)) as warmed:
+        failed = run_missing([name], preset, seeds, runs, workers, warmed)
     if failed:
         raise OptimaError("; ".join(f"{job.name} failed: {job.error}" for job in failed))
     return lines_of(name, preset, seeds, runs)
@@ -249,9 +277,9 @@ def lines_of(name: str, preset: str, seeds: int, runs: str | Path) -> list[dict]
     "The registry lines that an artefact shows; one that is not there is an OptimaError."
     lines = {line["key"]: line for line in read_registry(runs)}
     wanted = experiments(name, preset, seeds)
-    lacking = [f"{settings.system} (seed {settings.seed})" for settings in wanted if settings.key not in lines]
-    if lacking:
-        raise OptimaError(f"{name}: the registry in {runs} has no line for {', '.join(lacking)}; "
+    without = [f"{settings.system} (seed {settings.seed})" for settings in wanted if settings.key not in lines]
+    if without:
+        raise OptimaError(f"{name}: the registry in {runs} has no line for {', '.join(without)}; "
                           f"run: optima reproduce --only {name} --preset {preset} --seeds {seeds}")
     return [lines[settings.key] for settings in wanted]
 
@@ -266,74 +294,29 @@ def reproduce(
     "Experiments, then the artefacts' notebooks, then runs/report.html; the failed jobs are returned."
     for name in names:
         check_parameters(NOTEBOOKS / artefact(name)["notebook"], {"preset": "", "seeds": 1, "runs": ""})
-    failed = run_missing(names, preset, seeds, runs, workers)
-    lost = {settings.key for name in names for settings in missing(name, preset, seeds, runs)} if failed else set()
-    whole = [name for name in names if not lost & {settings.key for settings in experiments(name, preset, seeds)}]
-    for name in whole:
-        lines_of(name, preset, seeds, runs)
-    return failed + show(whole, preset, seeds, Path(runs), workers)
+    with warm(lacking(names, preset, seeds, runs), len(names)) as warmed:
+        failed = run_missing(names, preset, seeds, runs, workers, warmed)
+        lost = {settings.key for settings in lacking(names, preset, seeds, runs)} if failed else set()
+        whole = [name for name in names if not lost & {settings.key for settings in experiments(name, preset, seeds)}]
+        for name in whole:
+            lines_of(name, preset, seeds, runs)
+        return failed + show(whole, preset, seeds, Path(runs), workers, warmed)
 
 
-def show(names: list[str], preset: str, seeds: int, runs: Path, workers: int | None) -> list[Job]:
+def show(
+    names: list[str],  # artefacts
+    preset: str,
+    seeds: int,
+    runs: Path,
+    workers: int | None,
+    warmed: Warmed | None = None,
+) -> list[Job]:
     "Run the artefacts' notebooks and write runs/report.html; the failed jobs are returned."
     from optima.report import write_report
 
     jobs = [artefact_job(name, preset, seeds, runs) for name in names]
-    failed = run_jobs(jobs, workers, "tables and figures") if jobs else []
+    failed = run_jobs(jobs, workers, "tables and figures", warmed) if jobs else []
     shown = [job.output for job in jobs if job.code == 0]
     if shown:
         write_report(shown, runs / "report.html")
     return failed
-
-
-def watch(parent: int):
-    "End this process when its parent is gone, so that a killed command leaves nothing running."
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(3)
-    os._exit(1)
-
-
-def interrupt(*_):
-    "Turn a request to end into the exception that papermill cleans up after."
-    raise KeyboardInterrupt
-
-
-def execute(notebook: str, output: str, parameters: dict) -> int:
-    "Run one notebook in this process; the exit code is 0, 1 for an error, 2 for an OptimaError."
-    sys.modules.setdefault("rfc3987_syntax", None)  # seconds of start that jsonschema spends where JupyterLab is there
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    try:
-        papermill.execute_notebook(notebook, output, parameters, kernel_name="python3", progress_bar=False,
-                                   log_output=False, cwd=str(Path(notebook).parent))
-    except papermill.PapermillExecutionError as error:
-        user = error.ename == "OptimaError"
-        print(error.evalue if user else f"{error.ename}: {error.evalue}", file=sys.stderr)
-        return 2 if user else 1
-    except DeadKernelError:
-        print("the notebook's process died; was it killed, or out of memory?", file=sys.stderr)
-        return 1
-    return 0
-
-
-def main(arguments: list[str] | None = None) -> int:
-    "What one child process does: python -m optima.launcher NOTEBOOK OUTPUT PARAMETERS PARENT."
-    parser = argparse.ArgumentParser(prog="optima.launcher")
-    for name in ("notebook", "output", "parameters"):
-        parser.add_argument(name)
-    parser.add_argument("parent", type=int)
-    chosen = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, interrupt)
-    threading.Thread(target=watch, args=[chosen.parent], daemon=True).start()
-    try:
-        return execute(chosen.notebook, chosen.output, json.loads(chosen.parameters))
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,11 +10,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from optima import launcher
+from optima import kernels, launcher
 from optima.errors import OptimaError
 from optima.registry import add_line, read_registry
 from optima.report import write_report
 from optima.settings import load_settings
+from optima.store import make_folder
 
 EXPERIMENT = """
 import os
@@ -24,12 +25,15 @@ from optima.registry import add_line
 from optima.settings import load_settings
 if os.environ.get("FAKE_FAILS") == system:
     raise OptimaError("the team cannot be found; call it")
+if os.environ.get("FAKE_DIES") == system:
+    os.kill(os.getpid(), 9)
 if os.environ.get("FAKE_BUGS") == system:
     raise ZeroDivisionError("a bug")
 settings = load_settings(system, preset, seed)
 with Progress("evaluate", 1) as progress:
     add_line(runs, {"key": settings.key, "system": system, "preset": settings.preset, "seed": seed, "settings": {},
-                    "results": {"threads": os.environ["OMP_NUM_THREADS"]}, "cost": {}, "machine": {}})
+                    "results": {"threads": os.environ["OMP_NUM_THREADS"], "forked": "ipykernel_launcher" not in
+                                open("/proc/self/cmdline").read()}, "cost": {}, "machine": {}})
 """
 TABLE = """
 from IPython.display import HTML, display
@@ -55,6 +59,12 @@ def notebook(path, source, **parameters):
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
+def shorten(set_attribute):
+    "Have the warmed process import what a light notebook needs, and no torch."
+    for name, modules in {"PAGES": ("papermill", "ipykernel.kernelapp"), "MODELS": (), "TRAINING": ()}.items():
+        set_attribute(kernels, name, modules)
+
+
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
     "A folder of light notebooks in the place of nbs/reproduce, and an artefact of two systems."
@@ -63,6 +73,7 @@ def fake(tmp_path, monkeypatch):
     notebook(folder / "experiment.ipynb", EXPERIMENT, system="single", preset="smoke", seed=0, runs="runs")
     notebook(folder / "main_results.ipynb", TABLE, preset="smoke", seeds=1, runs="runs")
     monkeypatch.setattr(launcher, "NOTEBOOKS", folder)
+    shorten(monkeypatch.setattr)
     monkeypatch.setitem(launcher.ARTEFACTS, "main_results",
                         {"notebook": "main_results.ipynb", "systems": ["single", "untrained_debate"]})
     return folder
@@ -119,7 +130,7 @@ def test_reproduce_makes_experiments_table_and_page_and_does_nothing_twice(fake,
     finish(runs, load_settings("single", "smoke"))
     assert launcher.reproduce(["main_results"], "smoke", 1, runs, workers=2) == []
     lines = {line["system"]: line["results"] for line in read_registry(runs)}
-    assert lines == {"single": {}, "untrained_debate": {"threads": "1"}}
+    assert lines == {"single": {}, "untrained_debate": {"threads": "1", "forked": kernels.can_fork()}}
     assert {path.name for path in (runs / "notebooks").iterdir()} == {"untrained_debate-smoke-0.ipynb",
                                                                      "main_results.ipynb"}
     page = (runs / "report.html").read_text()
@@ -130,13 +141,15 @@ def test_reproduce_makes_experiments_table_and_page_and_does_nothing_twice(fake,
 
 
 def test_failures_are_told_and_the_others_finish(fake, tmp_path, monkeypatch, capsys):
-    launcher.ARTEFACTS["main_results"]["systems"].append("terse_debate")
+    launcher.ARTEFACTS["main_results"]["systems"] += ["terse_debate", "terse_multi_step"]
     monkeypatch.setenv("FAKE_FAILS", "single")
     monkeypatch.setenv("FAKE_BUGS", "terse_debate")
+    monkeypatch.setenv("FAKE_DIES", "terse_multi_step")
     runs = tmp_path / "runs"
     failed = {job.name: (job.code, job.error) for job in launcher.reproduce(["main_results"], "smoke", 1, runs, 2)}
     assert failed == {"single-smoke-0": (2, "the team cannot be found; call it"),
-                      "terse_debate-smoke-0": (1, "ZeroDivisionError: a bug")}
+                      "terse_debate-smoke-0": (1, "ZeroDivisionError: a bug"),
+                      "terse_multi_step-smoke-0": (1, "the notebook's process died; was it killed, or out of memory?")}
     assert "single-smoke-0 failed: the team cannot be found; call it" in capsys.readouterr().err.splitlines()
     assert [line["system"] for line in read_registry(runs)] == ["untrained_debate"]
     assert not (runs / "report.html").exists()
@@ -151,33 +164,128 @@ def alive(pid: int) -> bool:
         return False
 
 
+def descendants(pid: int) -> list[int]:
+    "A process's children, and theirs."
+    parents = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(place.parent.name)] = int(place.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            pass  # it has ended
+    found = [pid]
+    for parent in found:
+        found += [child for child, its in parents.items() if its == parent]
+    return found[1:]
+
+
+def wait_for(condition, seconds: float) -> bool:
+    limit = time.monotonic() + seconds
+    while not condition() and time.monotonic() < limit:
+        time.sleep(0.05)
+    return condition()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left_running_after_ctrl_c_or_kill(fake, tmp_path, number):
+@pytest.mark.parametrize("systems", [["single"], ["single", "untrained_debate"]], ids=["alone", "forked"])
+def test_nothing_is_left_running_after_ctrl_c_or_kill(fake, tmp_path, number, systems):
     notebook(fake / "experiment.ipynb", SLEEP, system="", preset="", seed=0, runs="")
     runs = tmp_path / "runs"
     code = f"""
+import sys
 from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from optima import launcher
+from test_launcher import shorten
+shorten(setattr)
 launcher.NOTEBOOKS = Path({str(fake)!r})
-launcher.ARTEFACTS["main_results"]["systems"] = ["single"]
+launcher.ARTEFACTS["main_results"]["systems"] = {systems}
 try:
-    launcher.run_missing(["main_results"], "smoke", 1, {str(runs)!r}, 2)
+    launcher.ensure("main_results", "smoke", 1, {str(runs)!r}, 2)
 except KeyboardInterrupt:
     print("stopped", flush=True)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    place, limit = runs / "single.pid", time.monotonic() + 60
-    while not (place.exists() and place.read_text()) and time.monotonic() < limit:
-        time.sleep(0.05)
-    kernel = int(place.read_text())
-    assert alive(kernel)
+    places = [runs / f"{system}.pid" for system in systems]
+    assert wait_for(lambda: all(place.exists() and place.read_text() for place in places), 60)
+    started = descendants(process.pid)
+    assert {int(place.read_text()) for place in places} <= set(started)
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)
     assert output == (b"stopped\n" if number == signal.SIGINT else b"")
-    limit = time.monotonic() + 20
-    while alive(kernel) and time.monotonic() < limit:
-        time.sleep(0.1)
-    assert not alive(kernel)
+    assert wait_for(lambda: not any(map(alive, started)), 20)
+
+
+def order(fake, runs, system, warmed):
+    "Launch one sleeping job and wait until its notebook runs."
+    notebook(fake / "experiment.ipynb", SLEEP, system="", preset="", seed=0, runs="")
+    job = launcher.experiment_job(load_settings(system, "smoke"), "smoke", runs)
+    make_folder(job.output.parent)
+    launcher.launch(job, runs, warmed)
+    place = runs / f"{system}.pid"
+    assert wait_for(lambda: place.exists() and place.read_text(), 60)
+    return job, int(place.read_text())
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked here")
+
+
+@linux
+def test_when_the_warmed_process_dies_its_jobs_fail_and_the_next_ones_start_afresh(fake, tmp_path):
+    with kernels.Warmed(kernels.PAGES, launcher.environment()) as warmed:
+        job, kernel = order(fake, tmp_path, "single", warmed)
+        assert not launcher.ended(job) and os.getpgid(job.process.pid) == job.process.pid
+        warmed.process.kill()
+        assert wait_for(lambda: launcher.ended(job), 10) and (job.code, job.error) == (-9, "ended by signal 9")
+        assert wait_for(lambda: not alive(kernel), 10)
+        job, kernel = order(fake, tmp_path, "untrained_debate", warmed)
+        assert isinstance(job.process, subprocess.Popen)
+        launcher.stop([job])
+        assert wait_for(lambda: not alive(kernel), 10)
+
+
+@linux
+def test_a_warmed_process_that_still_imports_is_ended_at_once(fake, tmp_path):
+    (tmp_path / "slow_module.py").write_text("import time; time.sleep(60)")
+    environment = launcher.environment() | {"PYTHONPATH": f"{tmp_path}:{launcher.ROOT}"}
+    with kernels.Warmed(("slow_module",), environment) as warmed:
+        job = launcher.Job("x", fake / "experiment.ipynb", tmp_path / "x.ipynb", {})
+        launcher.launch(job, tmp_path, warmed)
+        assert not launcher.ended(job)
+        started = time.monotonic()
+        launcher.stop([job])
+    assert not warmed.alive() and time.monotonic() - started < 5
+
+
+def test_without_fork_every_job_is_a_process_of_its_own(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "can_fork", lambda: False)
+    lines = launcher.ensure("main_results", "smoke", 1, tmp_path, workers=2)
+    assert [line["results"] for line in lines] == [{"threads": "1", "forked": False}] * 2
+
+
+def test_what_is_warmed(monkeypatch):
+    made = []
+    monkeypatch.setattr(launcher, "Warmed", lambda modules, environment: made.append(modules))
+    monkeypatch.setattr(kernels, "can_fork", lambda: True)
+    single, trained = load_settings("single", "smoke"), load_settings("optima_debate", "smoke")
+    for experiments, artefacts in (([], 1), ([trained], 0), ([], 2), ([single], 1), ([single, trained], 0)):
+        launcher.warm(experiments, artefacts)
+    assert made == [kernels.PAGES, kernels.PAGES + kernels.MODELS, kernels.PAGES + kernels.MODELS + kernels.TRAINING]
+
+
+@linux
+@pytest.mark.slow
+def test_warming_imports_everything_computes_nothing_and_starts_no_thread():
+    code = """
+import os, sys
+from optima import kernels
+modules = kernels.PAGES + kernels.MODELS + kernels.TRAINING
+kernels.preload(modules)
+assert not [name for name in modules if name not in sys.modules]
+import torch
+from optima import sandbox
+assert len(os.listdir("/proc/self/task")) == 1 and torch.get_num_threads() == 1 and not sandbox._pools
+"""
+    subprocess.run([sys.executable, "-c", code], env=launcher.environment(), check=True)
 
 
 def test_wrong_names_and_numbers(tmp_path):
