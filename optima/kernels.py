@@ -253,7 +253,9 @@ def interrupt(*_):
 
 
 def execute(notebook: str, output: str, parameters: dict) -> int:
-    "Run one notebook in this process; the exit code is 0, 1 for an error, 2 for an OptimaError."
+    "Run one notebook in this process; the exit code is 0, 1 for an error, 2 for what the user can mend."
+    from optima.store import REASONS, unwritable
+
     skip_slow_formats()
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -268,6 +270,11 @@ def execute(notebook: str, output: str, parameters: dict) -> int:
     except DeadKernelError:
         print("the notebook's process died; was it killed, or out of memory?", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno not in REASONS:
+            raise
+        print(unwritable(error.filename or output, REASONS[error.errno]), file=sys.stderr)
+        return 2
     return 0
 
 

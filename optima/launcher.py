@@ -117,7 +117,7 @@ def artefact_job(name: str, preset: str, seeds: int, runs: Path) -> Job:
 
 
 def next_job(waiting: list[Job], running: list[Job]) -> Job:
-    "The heaviest job that shares no stage with a running one; else the lightest, which leaves the shared for later."
+    "The heaviest job that shares no stage with a running one; where each shares one, the heaviest of all."
     busy = {job.group for job in running if job.group}
     free = [job for job in waiting if job.group not in busy]
     return max(free or waiting, key=lambda job: job.weight)

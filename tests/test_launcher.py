@@ -304,6 +304,14 @@ def test_a_page_that_loads_from_outside_is_refused(tmp_path):
     assert not (tmp_path / "x.html").exists()
 
 
+def test_a_disk_that_fills_up_under_papermill_is_one_line(tmp_path, capsys):
+    notebook(tmp_path / "x.ipynb", "1")
+    (tmp_path / "out.ipynb").symlink_to("/dev/full")
+    assert kernels.execute(str(tmp_path / "x.ipynb"), str(tmp_path / "out.ipynb"), {}) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"cannot write {tmp_path}/out.ipynb: the disk is full; free some space")
+
+
 def test_the_environment_of_a_child(tmp_path):
     assert launcher.environment(tmp_path)["OMP_NUM_THREADS"] == "1"
     assert os.environ.get("OPTIMA_PROGRESS") is None
