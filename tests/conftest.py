@@ -1,5 +1,9 @@
 "One thread per process, and nothing from the network, in every test and in what tests start."
 import os
+import signal
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that: tests that send it would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
