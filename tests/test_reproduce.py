@@ -83,19 +83,22 @@ def test_the_report_command_reads_what_reproduce_wrote(smoke):
     assert rows and all(wanted <= set(row) for row in rows)
 
 
-@pytest.mark.parametrize("times", [3])
-def test_a_run_killed_three_times_leaves_the_same_line(smoke, tmp_path, times):
-    runs, rng, kills = tmp_path / "runs", random.Random(0), 0
-    while kills < times:
-        run = start("run", "optima_debate", "--preset", "smoke", "--runs", runs)
-        try:
-            run.wait(timeout=rng.uniform(5, 9))
-            break
-        except subprocess.TimeoutExpired:
-            os.killpg(run.pid, signal.SIGKILL)
-            run.communicate()
-            kills += 1
-    assert kills, "the run ended before it could be killed"
+def kill_at_work(runs, rng):
+    "Start the run, let it write something new, and kill it a random moment later."
+    before = len(list(runs.rglob("*")))
+    run = start("run", "optima_debate", "--preset", "smoke", "--runs", runs)
+    while len(list(runs.rglob("*"))) <= before and run.poll() is None:
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0, 0.8))
+    assert run.poll() is None, "the run ended before it could be killed"
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+
+
+def test_a_run_killed_three_times_leaves_the_same_line(smoke, tmp_path):
+    runs, rng = tmp_path / "runs", random.Random()
+    for _ in range(3):
+        kill_at_work(runs, rng)
     run = start("run", "optima_debate", "--preset", "smoke", "--runs", runs)
     _, err = run.communicate(timeout=300)
     assert run.returncode == 0, err[-3000:]
