@@ -84,7 +84,7 @@ def add_toy(parser):
 def add_publish(parser):
     parser.add_argument("runs", metavar="DIR", help="the run folder to publish")
     add_preset(parser)
-    parser.add_argument("--name", default="main_results", help="the table (default main_results)")
+    parser.add_argument("--name", help="one table or figure only (default: all)")
     parser.add_argument("--to", metavar="DIR", help="where it goes (default nbs/results)")
 
 
@@ -121,7 +121,7 @@ def reproduce(chosen) -> int:
         failed = launcher.reproduce(names, chosen.preset, chosen.seeds, chosen.runs, chosen.workers)
         for name in names:
             if not launcher.missing(name, chosen.preset, chosen.seeds, chosen.runs):
-                print_tables(launcher.lines_of(name, chosen.preset, chosen.seeds, chosen.runs), name)
+                print_compact(launcher.lines_of(name, chosen.preset, chosen.seeds, chosen.runs), name)
     if failed:
         print(f"optima: {len(failed)} failed: {', '.join(job.name for job in failed)}; the same command tries them "
               "again, the rest is kept", file=sys.stderr)
@@ -130,17 +130,34 @@ def reproduce(chosen) -> int:
     return 0
 
 
-def print_tables(lines: list[dict], title: str = "", against: str | None = None):
+def print_tables(lines: list[dict], against: str | None = None):
     "Print rows and paired comparisons of some registry lines, a table of each per decoding, greedy first."
     from optima.evaluation import report_rows
     from optima.reading import shown_comparisons
-    from optima.results import comparison_table, main_table
 
     rows, compared = report_rows(lines, against), shown_comparisons(lines, against)
     for decoding in sorted({row["decoding"] for row in rows}):
-        print(f"\n{title}\n{main_table(rows, decoding)}" if title else f"\n{main_table(rows, decoding)}")
-        if compared:
-            print(f"\n{comparison_table(compared, decoding)}")
+        print_tables_of(rows, compared, decoding)
+
+
+def print_tables_of(rows: list[dict], compared: list[dict], decoding: str):
+    "Print one decoding's rows and, where there are any, comparisons."
+    from optima.results import comparison_table, main_table
+
+    print(f"\n{main_table(rows, decoding)}")
+    if compared:
+        print(f"\n{comparison_table(compared, decoding)}")
+
+
+def print_compact(lines: list[dict], name: str):
+    "Print an artefact's means over the benchmarks, greedy only: its notebook shows the rest."
+    from optima.evaluation import report_rows
+    from optima.reading import shown_comparisons
+
+    rows, compared = report_rows(lines), shown_comparisons(lines)
+    means = [[row | {"benchmark": "all"} for row in table if row["benchmark"] == "mean"] for table in (rows, compared)]
+    print(f"\n{name}: all benchmarks together; one by one: optima report {name}")
+    print_tables_of(*means, min(row["decoding"] for row in rows))
 
 
 def report(chosen) -> int:

@@ -16,23 +16,34 @@ from optima.errors import OptimaError, suggest
 from optima.kernels import Ordered, Warmed
 from optima.progress import FILE, Progress
 from optima.registry import cores, read_registry
-from optima.settings import Settings, load_settings
-from optima.store import make_folder
+from optima.settings import ABLATIONS, SYSTEMS, Settings, load_settings, model_digest
+from optima.store import digest, make_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "nbs" / "reproduce"
 EXPERIMENT = "experiment.ipynb"
 
+MAIN = [name for name in SYSTEMS if name not in ABLATIONS]
 ARTEFACTS = {
-    "main_results": {
-        "notebook": "main_results.ipynb",
-        "systems": ["single", "untrained_debate", "untrained_multi_step", "terse_debate", "terse_multi_step",
-                    "optima_debate", "optima_multi_step", "random_selection", "random_selection_multi_step"],
+    "main_results": {"notebook": "main_results.ipynb", "systems": MAIN},
+    "token_cost": {"notebook": "token_cost.ipynb", "systems": MAIN},
+    "reward_ablation": {
+        "notebook": "reward_ablation.ipynb",
+        "systems": [name for name in ABLATIONS if not name.startswith("efficiency_")],
+    },
+    "iterations": {
+        "notebook": "iterations.ipynb",
+        "systems": ["untrained_debate", "untrained_multi_step", "optima_debate", "optima_multi_step",
+                    "random_selection_debate", "random_selection_multi_step"],
+    },
+    "reward_weights": {
+        "notebook": "reward_weights.ipynb",
+        "systems": ["full", "without_efficiency", "efficiency_0.1", "efficiency_0.6", "efficiency_1.2"],
     },
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     "One notebook to run: where it comes from, where it goes, what it is told."
 
@@ -40,8 +51,9 @@ class Job:
     notebook: Path
     output: Path
     parameters: dict
-    group: str = ""  # jobs of one group share stages: the second waits for the first
+    shares: tuple[str, ...] = ()  # names of stages that other jobs make too: the first job of a name goes ahead
     weight: int = 0  # heavier jobs start first
+    after: list["Job"] = field(default_factory=list, repr=False)  # the jobs that go ahead
     process: subprocess.Popen | Ordered | None = None
     error: str = ""
     code: int | None = None
@@ -100,14 +112,31 @@ def absolute_preset(preset: str) -> str:
     return str(Path(preset).resolve()) if str(preset).endswith(".toml") else preset
 
 
+def workload(settings: Settings) -> int:
+    "How many dialogues an experiment holds, where nothing is shared."
+    trained = settings.iterations * settings.tasks_per_iteration * len(settings.strategies)
+    between = max(settings.iterations - 1, 0) * settings.iteration_tasks
+    chosen = len(settings.candidates) * settings.development_tasks * (settings.evaluation_strategy == "best")
+    evaluated = len(settings.decodings) * settings.evaluation_tasks
+    return len(settings.benchmarks) * (trained + between + chosen + evaluated)
+
+
+def shared_stages(settings: Settings) -> tuple[str, ...]:
+    "Names for what other experiments may make too: iteration 1's dialogues, or all stages of a benchmark."
+    own = {name: value for name, value in settings.to_dict().items() if name not in ("system", "benchmarks")}
+    if settings.iterations:
+        return digest(own), f"{settings.mode}-{settings.paradigm}-{settings.seed}"
+    model = settings.teacher_folder if settings.team == "teacher" else settings.base_folder
+    return (digest(own | {"seed": None, "model": model_digest(model)}),)  # greedy dialogues know no seed
+
+
 def experiment_job(settings: Settings, preset: str, runs: Path) -> Job:
     "The job that runs one experiment."
     name = f"{settings.system}-{settings.preset}-{settings.seed}"
     parameters = {"system": settings.system, "preset": absolute_preset(preset), "seed": settings.seed,
                   "runs": str(Path(runs).resolve())}
-    trained = settings.iterations > 0
     return Job(name, NOTEBOOKS / EXPERIMENT, Path(runs) / "notebooks" / f"{name}.ipynb", parameters,
-               group=f"{settings.paradigm}-{settings.seed}" if trained else "", weight=settings.iterations)
+               shares=shared_stages(settings), weight=workload(settings))
 
 
 def artefact_job(name: str, preset: str, seeds: int, runs: Path) -> Job:
@@ -116,11 +145,20 @@ def artefact_job(name: str, preset: str, seeds: int, runs: Path) -> Job:
     return Job(name, NOTEBOOKS / artefact(name)["notebook"], Path(runs) / "notebooks" / f"{name}.ipynb", parameters)
 
 
+def in_order(jobs: list[Job]) -> list[Job]:
+    "The heaviest first, each told which jobs make its shared stages before it."
+    ordered, first = sorted(jobs, key=lambda job: -job.weight), {}
+    for job in ordered:
+        leaders = [first.setdefault(share, job) for share in job.shares]
+        job.after = [other for other in leaders if other is not job]
+    return ordered
+
+
 def next_job(waiting: list[Job], running: list[Job]) -> Job:
-    "The heaviest job that shares no stage with a running one; where each shares one, the heaviest of all."
-    busy = {job.group for job in running if job.group}
-    free = [job for job in waiting if job.group not in busy]
-    return max(free or waiting, key=lambda job: job.weight)
+    "The first that has no stages to wait for; where each has, the first of all: locks keep them apart."
+    unfinished = waiting + running
+    free = (job for job in waiting if not any(other in unfinished for other in job.after))
+    return next(free, waiting[0])
 
 
 def environment(scratch: Path | None = None) -> dict:
@@ -208,7 +246,7 @@ def run_jobs(
 
 def drive(jobs: list[Job], workers: int, scratch: Path, progress: Progress, warmed: Warmed | None = None):
     "Keep as many jobs running as there are workers, until all have ended or the user stops them."
-    waiting, running = list(jobs), []
+    waiting, running = in_order(jobs), []
     try:
         while waiting or running:
             while waiting and len(running) < workers:

@@ -1,10 +1,10 @@
-"Copies finished results into the repository, from a clean tree and with no seed missing."
+"Copies finished results into the repository: all tables and figures, from a clean tree and with no seed missing."
 import gzip
 import json
 from pathlib import Path
 
 from optima.errors import OptimaError
-from optima.launcher import artefact, lines_of
+from optima.launcher import ARTEFACTS, artefact, lines_of
 from optima.reading import PUBLISHED, unchanged
 from optima.registry import git, read_registry, registry_path, registry_text
 from optima.store import aside, is_done, make_folder, verify, write_text
@@ -41,12 +41,18 @@ def made_clean(folder: Path) -> bool:
     return all(cost.get("clean", True) for cost in costs)
 
 
-def published_lines(runs: Path, name: str, preset: str) -> list[dict]:
-    "The lines of all seeds that were run with the preset's own settings; a missing one is an OptimaError."
-    systems, stem = artefact(name)["systems"], Path(preset).stem
+def seeds_run(runs: Path, names: list[str], preset: str) -> int:
+    "How many seeds were run, of any of the artefacts' systems, with the preset's own settings."
+    systems, stem = {system for name in names for system in artefact(name)["systems"]}, Path(preset).stem
     found = [line for line in read_registry(runs) if line["system"] in systems and line["preset"] == stem]
-    seeds = [line["seed"] for line in found if unchanged(line, preset)]
-    return lines_of(name, preset, max(seeds, default=0) + 1, runs)
+    return max((line["seed"] + 1 for line in found if unchanged(line, preset)), default=1)
+
+
+def published_lines(runs: Path, names: list[str], preset: str) -> list[dict]:
+    "The artefacts' lines of all seeds, each once; a missing one is an OptimaError."
+    seeds = seeds_run(runs, names, preset)
+    lines = [line for name in names for line in lines_of(name, preset, seeds, runs)]
+    return list({line["key"]: line for line in lines}.values())
 
 
 def evaluation_folders(runs: Path, line: dict) -> list[Path]:
@@ -71,19 +77,34 @@ def write_dialogues(runs: Path, line: dict, to: Path) -> Path:
     return path
 
 
-def publish_runs(
-    runs: Path,  # the run folder
-    name: str = "main_results",
-    preset: str = "toy",
-    to: Path | None = None,  # None: nbs/results
-) -> list[Path]:
-    "Copy an artefact's registry lines, and the dialogues of its first seed; returns what was written."
-    to = to or PUBLISHED
-    refuse_changes()
-    lines = published_lines(runs, name, preset)
-    refuse_unclean(runs, lines)
-    written = [write_dialogues(runs, line, to) for line in lines if line["seed"] == 0]
+def write_lines(lines: list[dict], to: Path) -> Path:
+    "Put lines in the place of those of the same systems and preset in a registry."
     replaced = {(line["system"], line["preset"]) for line in lines}
     others = [line for line in read_registry(to) if (line["system"], line["preset"]) not in replaced]
     write_text(registry_path(to), registry_text(others + lines))
-    return [*written, registry_path(to)]
+    return registry_path(to)
+
+
+def remove_old(lines: list[dict], written: list[Path], to: Path):
+    "Remove the dialogues that an earlier publication left of these systems and preset."
+    for line in lines:
+        for path in to.glob(f"dialogues/{line['system']}-{line['preset']}-[0-9]*.jsonl.gz"):
+            if path not in written:
+                path.unlink()
+
+
+def publish_runs(
+    runs: Path,  # the run folder
+    name: str | None = None,  # one artefact; None: all
+    preset: str = "toy",
+    to: Path | None = None,  # None: nbs/results
+) -> list[Path]:
+    "Copy the lines of all seeds, and the first seed's dialogues of the main results; returns what was written."
+    to = to or PUBLISHED
+    refuse_changes()
+    lines = published_lines(runs, [name] if name else list(ARTEFACTS), preset)
+    refuse_unclean(runs, lines)
+    shown = [line for line in lines if line["seed"] == 0 and line["system"] in artefact("main_results")["systems"]]
+    written = [write_dialogues(runs, line, to) for line in shown]
+    remove_old(lines, written, to)
+    return [*written, write_lines(lines, to)]

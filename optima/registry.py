@@ -14,6 +14,7 @@ from optima.store import Store, canonical, locked, make_folder, write_text
 FILE = "registry.jsonl"
 FIELDS = {"key": str, "system": str, "preset": str, "seed": int,
           "settings": dict, "results": dict, "cost": dict, "machine": dict}
+FROZEN = ("optima/checkpoints", "optima/presets", "optima/settings.py")  # decided before the published seeds run
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "trl", "pydantic-monty", "numpy")
 
 
@@ -124,12 +125,17 @@ def git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def frozen() -> str | None:
+    "The last commit that changed models or settings; None outside a clone."
+    return git("log", "-1", "--format=%H", "--", *FROZEN) or None
+
+
 def machine() -> dict:
-    "What ran the experiment: versions, hardware, the commit and whether the tree was clean."
+    "What ran the experiment: versions, hardware, the commit, whether the tree was clean, and what froze the settings."
     changes = git("status", "--porcelain")
     return {"python": platform.python_version(), "system": platform.system(), "cpu": cpu_name(), "cores": cores(),
             "memory_gb": memory_gb(), "packages": package_versions(), "commit": git("rev-parse", "HEAD") or "",
-            "clean": changes == ""}
+            "clean": changes == "", "frozen": frozen()}
 
 
 def peak_memory_mb() -> int:

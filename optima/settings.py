@@ -4,12 +4,12 @@ import os
 import re
 import tomllib
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
 from optima.errors import OptimaError, suggest
-from optima.store import STAGE_VERSIONS, digest, folder_digest
+from optima.store import STAGE_VERSIONS, digest, folder_digest, folder_files
 
 PRESETS = Path(__file__).parent / "presets"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -21,13 +21,29 @@ SYSTEMS: dict[str, dict] = {
     "single": {"paradigm": "single", "iterations": 0},
     "untrained_debate": {"paradigm": "debate", "iterations": 0},
     "untrained_multi_step": {"paradigm": "multi_step", "iterations": 0},
-    "terse_debate": {"paradigm": "debate", "iterations": 0, "evaluation_strategy": "brief"},
-    "terse_multi_step": {"paradigm": "multi_step", "iterations": 0, "evaluation_strategy": "brief"},
+    "terse_debate": {"paradigm": "debate", "iterations": 0, "evaluation_strategy": "best"},
+    "terse_multi_step": {"paradigm": "multi_step", "iterations": 0, "evaluation_strategy": "best"},
+    "teacher_single": {"paradigm": "single", "iterations": 0, "team": "teacher"},
+    "teacher_debate": {"paradigm": "debate", "iterations": 0, "team": "teacher"},
     "optima_debate": {"paradigm": "debate"},
     "optima_multi_step": {"paradigm": "multi_step"},
-    "random_selection": {"paradigm": "debate", "selection": "random"},
+    "random_selection_debate": {"paradigm": "debate", "selection": "random"},
     "random_selection_multi_step": {"paradigm": "multi_step", "selection": "random"},
 }
+
+ABLATIONS: dict[str, dict] = {  # rows beside `full`, on the benchmarks of `ablation_benchmarks`
+    "full": {},
+    "without_efficiency": {"efficiency_weight": 0.0},
+    "without_format": {"format_weight": 0.0},
+    "without_task": {"task_weight": 0.0},
+    "without_iteration": {},  # one iteration with the training steps of all: see `at_once`
+    "without_teacher": {"mode": "self"},
+    "random_selection": {"selection": "random"},
+    "efficiency_0.1": {"efficiency_weight": 0.1},
+    "efficiency_0.6": {"efficiency_weight": 0.6},
+    "efficiency_1.2": {"efficiency_weight": 1.2},
+}
+SYSTEMS |= {name: {"paradigm": "multi_step"} | changes for name, changes in ABLATIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -38,16 +54,18 @@ class Settings:
     preset: str = "toy"  # the TOML file that the values came from
     seed: int = 0  # of the tasks' draw, the sampling, the selection and the training
 
-    benchmarks: tuple[str, ...] = ("toy_humaneval",)  # which tasks, mixed in equal parts
+    benchmarks: tuple[str, ...] = ("toy_humaneval",)  # which tasks; a trained team has an adapter for each
+    ablation_benchmarks: tuple[str, ...] = ()  # those of the ablations' rows; none: the same
     paradigm: str = "debate"  # single, debate or multi_step
-    evaluation_strategy: str = "none"  # the format prompt under which the team is evaluated
+    team: str = "student"  # who the agents are: the student, or the "teacher", which is evaluated and never trained
+    evaluation_strategy: str = "none"  # the format prompt of the evaluation; "best" is chosen on development tasks
     mode: str = "self"  # who writes the training dialogues: the student itself, or a "teacher"
-    teacher: str = ""  # the teacher's model folder or hub name, for mode "teacher"
+    teacher: str = ""  # the teacher: "toy" for the shipped one, a model folder, or a hub name
     prompts: str = "toy"  # how the agents are spoken to: in the toy world's few words, or in "english"
     base: str = "toy"  # the student: "toy" for the shipped checkpoint of the seed, a model folder, or a hub name
 
     iterations: int = 2  # rounds of generate, rank, select, train; 0 leaves the team untrained
-    tasks_per_iteration: int = 160
+    tasks_per_iteration: int = 160  # of each benchmark
     strategies: tuple[str, ...] = ("none",) * 4 + ("polite", "list", "brief", "check")  # one sample per entry and task
     temperature: float = 1.0  # at which the training dialogues are generated; an evaluation's is its decoding's
     max_rounds: int = 5  # of a debate
@@ -76,6 +94,8 @@ class Settings:
     continue_adapter: bool = True  # go on from the last iteration's adapter, or restart from the base
 
     evaluation_tasks: int = 300  # per benchmark
+    iteration_tasks: int = 100  # of these, the first ones, on which the team is evaluated between two iterations
+    development_tasks: int = 100  # per benchmark, for what is chosen and not trained
     evaluation_split: str = "evaluation"  # "development" while settings are being chosen
     decodings: tuple[str, ...] = ("greedy", "sampled")
 
@@ -107,16 +127,27 @@ class Settings:
         "The student's model folder; seeds go round the shipped toy checkpoints."
         return toy_base(self.seed) if self.base == "toy" else Path(self.base)
 
+    @property
+    def teacher_folder(self) -> Path:
+        "The teacher's model folder."
+        return CHECKPOINTS / "toy-teacher" if self.teacher == "toy" else Path(self.teacher)
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        "The strategies that the best one is chosen from."
+        return tuple(dict.fromkeys(name for name in self.strategies if name != "none"))
+
     @cached_property
     def key(self) -> str:
         "16 hexadecimal digits that name the experiment: all settings, the stages' versions and the models' content."
-        models = {"base": model_digest(self.base_folder), "teacher": self.teacher and model_digest(self.teacher)}
+        models = {"base": model_digest(self.base_folder), "teacher": self.teacher and model_digest(self.teacher_folder)}
         return digest({"settings": self.to_dict() | models, "versions": STAGE_VERSIONS})
 
 
 CHOICES = {
     "paradigm": ("single", "debate", "multi_step"),
     "mode": ("self", "teacher"),
+    "team": ("student", "teacher"),
     "prompts": ("toy", "english"),
     "question_metric": ("exact_match", "f1"),
     "selection": ("reward", "random"),
@@ -131,7 +162,7 @@ BOUNDS = {
     "task_weight": (0, MANY), "efficiency_weight": (0, MANY), "format_weight": (0, MANY), "learning_rate": (0, 1),
     **dict.fromkeys(("tasks_per_iteration", "max_rounds", "max_steps", "executors", "max_message_tokens",
                      "max_acceptable_tokens", "lora_rank", "lora_alpha", "training_steps", "batch_dialogues",
-                     "micro_batch", "evaluation_tasks", "batch_size", "shard_dialogues", "threads"), (1, MANY)),
+                     "micro_batch", "evaluation_tasks", "iteration_tasks", "development_tasks", "batch_size", "shard_dialogues", "threads"), (1, MANY)),
 }
 
 
@@ -151,8 +182,12 @@ def check_bounds(settings: Settings, name: str, least: float, most: float):
 
 def check_together(settings: Settings):
     "Refuse what is wrong only in company."
-    if settings.mode == "teacher" and not settings.teacher:
-        raise OptimaError('mode = "teacher" needs teacher = "PATH", the model folder that writes the dialogues')
+    for name in ("mode", "team"):
+        if getattr(settings, name) == "teacher" and not settings.teacher:
+            raise OptimaError(f'{name} = "teacher" needs teacher = "PATH", the teacher\'s model folder')
+    if settings.team == "teacher" and settings.iterations:
+        raise OptimaError(f'team = "teacher" is evaluated only: iterations = {settings.iterations}, expected 0')
+    check_best(settings)
     for name in ("benchmarks", "strategies", "decodings"):
         if not getattr(settings, name):
             raise OptimaError(f"{name} is empty; name at least one")
@@ -163,6 +198,17 @@ def check_together(settings: Settings):
         raise OptimaError("keep_share = 0 keeps nothing to train on; expected a number above 0 and at most 1")
     if not settings.task_weight + settings.efficiency_weight + settings.format_weight > 0:
         raise OptimaError("task_weight, efficiency_weight and format_weight are all 0; leave one above 0")
+
+
+def check_best(settings: Settings):
+    "Refuse to choose a strategy for a team that is trained, or from no candidate."
+    if settings.evaluation_strategy != "best":
+        return
+    if settings.iterations:
+        raise OptimaError('evaluation_strategy = "best" is for teams that are not trained: '
+                          f"iterations = {settings.iterations}, expected 0")
+    if not settings.candidates:
+        raise OptimaError('evaluation_strategy = "best" has nothing to choose from: strategies names only "none"')
 
 
 def strategy_names(prompts: str) -> list[str]:
@@ -180,11 +226,12 @@ def check_names(settings: Settings):
 
     strategies = strategy_names(settings.prompts)
     for name, words, choices in (("strategies", settings.strategies, strategies),
-                                 ("evaluation_strategy", [settings.evaluation_strategy], strategies),
-                                 ("benchmarks", settings.benchmarks, benchmark_names())):
+                                 ("evaluation_strategy", [settings.evaluation_strategy], [*strategies, "best"]),
+                                 ("benchmarks", settings.benchmarks, benchmark_names()),
+                                 ("ablation_benchmarks", settings.ablation_benchmarks, benchmark_names())):
         for word in words:
             if word not in choices:
-                prompts = f" under {settings.prompts} prompts" if choices is strategies else ""
+                prompts = f" under {settings.prompts} prompts" if "strateg" in name else ""
                 raise OptimaError(suggest(f"value of {name}{prompts}:", word, choices))
 
 
@@ -196,7 +243,19 @@ def toy_base(seed: int) -> Path:
 
 def model_digest(model: Path | str) -> str:
     "What stands for a model in keys: a folder's content, or the whole of a hub name."
-    return folder_digest(Path(model)) if Path(model).is_dir() else str(model)
+    return digest_at(str(model), times_of(Path(model))) if Path(model).is_dir() else str(model)
+
+
+def times_of(folder: Path) -> tuple:
+    "Every file of a folder with its size and the time of its last change."
+    about = {name: path.stat() for name, path in folder_files(folder).items()}
+    return tuple((name, one.st_size, one.st_mtime_ns) for name, one in about.items())
+
+
+@lru_cache
+def digest_at(folder: str, times: tuple) -> str:
+    "A folder's digest, read once as long as its files stay as they are."
+    return folder_digest(Path(folder))
 
 
 def folder_name(model: str) -> str:
@@ -211,7 +270,7 @@ def find_model(
     folder: Path,  # what a relative path starts from
 ) -> str:  # an absolute path, a hub name, "toy" or nothing
     "Where a model lies; a folder that is not there is an OptimaError."
-    if not value or (name, value) == ("base", "toy"):
+    if value in ("", "toy"):
         return value
     path = Path(folder, os.path.expanduser(value)).resolve()
     if (path / "config.json").is_file():
@@ -285,10 +344,20 @@ def load_settings(
     "The settings of one experiment: defaults, then the preset, then the system, then the overrides."
     if system not in SYSTEMS:
         raise OptimaError(suggest("system", system, SYSTEMS))
-    values = read_preset(preset) | checked(f"system {system}", SYSTEMS[system], PRESETS)
-    values |= checked("overrides", overrides or {}, Path.cwd())
+    overrides = checked("overrides", overrides or {}, Path.cwd())
+    values = read_preset(preset) | checked(f"system {system}", SYSTEMS[system], PRESETS) | overrides
+    if system in ABLATIONS and "benchmarks" not in overrides:
+        values["benchmarks"] = values.get("ablation_benchmarks") or values.get("benchmarks", Settings.benchmarks)
+    if system == "without_iteration":
+        values |= at_once(values)
     seed = convert("overrides", "seed", seed)
     return Settings(system=system, preset=Path(preset).stem, seed=seed, **values)
+
+
+def at_once(values: dict) -> dict:
+    "One iteration, with the training steps of all that the values name."
+    iterations = max(values.get("iterations", Settings.iterations), 1)
+    return {"iterations": 1, "training_steps": iterations * values.get("training_steps", Settings.training_steps)}
 
 
 def parse_override(text: str) -> tuple[str, object]:
@@ -311,4 +380,4 @@ def toml_value(name: str, text: str):
         return text
 
 
-__all__ = ["SYSTEMS", "Settings", "load_settings", "parse_override", "preset_names", "toy_base"]
+__all__ = ["ABLATIONS", "SYSTEMS", "Settings", "load_settings", "parse_override", "preset_names", "toy_base"]

@@ -1,14 +1,36 @@
 "Registry lines with made-up numbers: drawn from seeded generators, for tests only; they say nothing about any model."
 import numpy as np
 
+from optima.evaluation import first_tasks
 from optima.messages import Message, Trajectory, write_jsonl
 from optima.store import digest, make_folder
 
-SYSTEMS = {  # made-up share of right answers, made-up mean tokens
+SYSTEMS = {  # made-up share of right answers, made-up mean tokens: the rows of the main table
     "single": (0.40, 25), "untrained_debate": (0.42, 150), "untrained_multi_step": (0.40, 120),
-    "terse_debate": (0.43, 70), "terse_multi_step": (0.41, 60), "random_selection": (0.42, 140),
-    "random_selection_multi_step": (0.40, 115), "optima_debate": (0.75, 40), "optima_multi_step": (0.60, 35),
+    "terse_debate": (0.43, 70), "terse_multi_step": (0.41, 60), "teacher_single": (0.55, 30), "teacher_debate": (0.60, 160),
+    "random_selection_debate": (0.42, 140), "random_selection_multi_step": (0.40, 115),
+    "optima_debate": (0.75, 40), "optima_multi_step": (0.60, 35),
 }
+ABLATIONS = {  # the rows of the ablation and of the grid of efficiency weights
+    "without_efficiency": (0.61, 110), "without_format": (0.55, 36), "without_task": (0.20, 12),
+    "without_iteration": (0.54, 60), "full": (0.60, 35), "without_teacher": (0.58, 40), "random_selection": (0.40, 115),
+    "efficiency_0.1": (0.61, 70), "efficiency_0.6": (0.58, 25), "efficiency_1.2": (0.50, 18),
+}
+FOUR = ("toy_humaneval", "toy_mbpp", "toy_hotpotqa", "toy_math")
+TWO = ("toy_hotpotqa", "toy_math")  # of the ablations, where they are among a line's benchmarks
+STEPS, ITERATION_TASKS = 3, 20  # made-up iterations, and tasks of the evaluations between them
+
+
+def paradigm(system: str) -> str:
+    "What a system's team does."
+    if system.endswith("single"):
+        return "single"
+    return "debate" if system.endswith("debate") else "multi_step"
+
+
+def trained(system: str) -> bool:
+    "Whether a system has iterations."
+    return system in ABLATIONS or system.startswith(("optima", "random"))
 
 
 def columns(right: float, tokens: float, seed, tasks: int = 60) -> dict:
@@ -16,40 +38,77 @@ def columns(right: float, tokens: float, seed, tasks: int = 60) -> dict:
     rng, difficulty = np.random.default_rng(seed), np.random.default_rng(7).uniform(-0.3, 0.3, tasks)
     turns = rng.integers(1, 5, tasks)
     score = (rng.random(tasks) < right + difficulty).astype(float)
+    spent, chatty = rng.poisson(tokens, tasks), min(tokens / 250, 0.5)
     return {"task": [f"t{i}" for i in range(tasks)], "score": score.tolist(),
-            "tokens": rng.poisson(tokens, tasks).tolist(), "prompt_tokens": rng.poisson(3 * tokens, tasks).tolist(),
+            "tokens": spent.tolist(), "prompt_tokens": rng.poisson(3 * tokens, tasks).tolist(),
             "turns": turns.tolist(), "valid": (turns - (rng.random(tasks) < 0.1)).tolist(),
+            "filler": (spent * chatty).round(3).tolist(), "acknowledgement": (spent * chatty / 2).round(3).tolist(),
             "status": {"failed": int((score == 0).sum()), "passed": int(score.sum())}}
+
+
+def on_the_way(system: str, seed: int, spot: int, tasks: int, last: dict) -> list[dict]:
+    "Made-up greedy columns of each iteration, the last one cut from the full evaluation."
+    right, tokens = (SYSTEMS | ABLATIONS)[system]
+    early = [columns(right * (0.6 + 0.2 * step), tokens * (4 - step) / 2, [seed, 99, spot, step], tasks)
+             for step in range(1, STEPS)]
+    return [first_tasks(each, ITERATION_TASKS) for each in (*early, last)]
+
+
+def summaries(right: float, tokens: float, seed: int) -> list[dict]:
+    "Made-up numbers of each iteration's own dialogues."
+    return [{"iteration": i, "score": right * (0.8 + 0.1 * i) + seed / 50, "tokens": tokens / i, "selected": 48}
+            for i in range(1, STEPS + 1)]
+
+
+def stage(name: str, key, **amounts) -> dict:
+    "One made-up stage of a line's cost."
+    return {"stage": name, "key": digest([name, *key])} | amounts
+
+
+def costs(system: str, seed: int, benchmarks, tasks: int) -> list[dict]:
+    "Made-up stages; all trained systems of a paradigm share the first dialogues."
+    found = []
+    for benchmark in benchmarks if trained(system) else ():
+        found += [stage("generate", [paradigm(system), benchmark, seed], dialogues=640, tokens=64000, seconds=30.0),
+                  stage("train", [system, benchmark, seed], dialogues=40, tokens=9000, seconds=12.0)]
+    return found + [{"stage": "evaluate", "key": evaluation_key(system, seed, decoding, benchmark), "dialogues": tasks,
+                     "tokens": 999, "seconds": 2.0} for benchmark in benchmarks for decoding in ("greedy", "sampled")]
 
 
 def line(system: str, seed: int, benchmarks=("toy_humaneval",), tasks: int = 60) -> dict:
     "One made-up registry line."
-    right, tokens = SYSTEMS[system]
-    place = list(SYSTEMS).index(system)
+    right, tokens = (SYSTEMS | ABLATIONS)[system]
+    if system in ABLATIONS:
+        benchmarks = tuple(name for name in benchmarks if name in TWO) or benchmarks
+    place = list(SYSTEMS | ABLATIONS).index(system)
     evaluation = {benchmark: {decoding: columns(right, tokens, [seed, place, spot, number], tasks)
                               for number, decoding in enumerate(("greedy", "sampled"))}
                   for spot, benchmark in enumerate(benchmarks)}
-    trained = system.startswith(("optima", "random"))
-    iterations = [{"iteration": i, "score": right * (0.8 + 0.1 * i) + seed / 50, "tokens": tokens / i, "selected": 48}
-                  for i in (1, 2)] if trained else []
-    stages = [{"stage": "generate", "key": digest(["generate", seed]), "dialogues": 640, "tokens": 64000, "seconds": 30.0},
-              *[{"stage": "evaluate", "key": evaluation_key(system, seed, decoding), "dialogues": tasks, "tokens": 999,
-                 "seconds": 2.0} for decoding in ("greedy", "sampled")]]
+    learned = benchmarks if trained(system) else ()
+    stages = costs(system, seed, benchmarks, tasks)
+    strategy = "brief" if system.startswith("terse") else "none"
     return {"key": digest([system, seed]), "system": system, "preset": "synthetic", "seed": seed,
-            "settings": {"base": "toy", "mode": "self",
+            "settings": {"base": "toy", "mode": "self", "paradigm": paradigm(system), "training_steps": 24,
+                         "iterations": STEPS if learned else 0, "task_weight": 0.5, "efficiency_weight": 0.3,
                          "stages": [f"{entry['stage']}-{entry['key']}" for entry in stages]},
-            "results": {"evaluation": evaluation, "iterations": iterations}, "cost": {"stages": stages},
-            "machine": {"cpu": "a made-up processor", "commit": "0" * 40, "clean": True}}
+            "results": {
+                "evaluation": evaluation,
+                "iterations": {name: summaries(right, tokens, seed) for name in learned},
+                "iteration_evaluation": {name: on_the_way(system, seed, spot, tasks, evaluation[name]["greedy"])
+                                         for spot, name in enumerate(learned)},
+                "evaluation_strategy": dict.fromkeys(benchmarks, strategy)},
+            "cost": {"stages": stages, "peak_memory_mb": 1234},
+            "machine": {"cpu": "a made-up processor", "commit": "0" * 40, "clean": True, "frozen": "f" * 40}}
 
 
-def lines(seeds: int = 3, benchmarks=("toy_humaneval",), tasks: int = 60) -> list[dict]:
-    "A made-up registry of all systems."
-    return [line(system, seed, benchmarks, tasks) for system in SYSTEMS for seed in range(seeds)]
+def lines(seeds: int = 3, benchmarks=("toy_humaneval",), tasks: int = 60, systems=tuple(SYSTEMS)) -> list[dict]:
+    "A made-up registry: the rows of the main table, unless others are named."
+    return [line(system, seed, benchmarks, tasks) for system in systems for seed in range(seeds)]
 
 
-def evaluation_key(system: str, seed: int, decoding: str = "greedy") -> str:
+def evaluation_key(system: str, seed: int, decoding: str = "greedy", benchmark: str = "toy_humaneval") -> str:
     "The made-up key of an evaluation's stage."
-    return digest(["evaluate", system, seed, decoding])
+    return digest(["evaluate", system, seed, decoding, *[benchmark] * (benchmark != "toy_humaneval")])
 
 
 def write_dialogues(runs, line: dict, benchmark: str = "toy_humaneval", decoding: str = "greedy"):
@@ -58,6 +117,6 @@ def write_dialogues(runs, line: dict, benchmark: str = "toy_humaneval", decoding
     for task, tokens, prompt in zip(found["task"], found["tokens"], found["prompt_tokens"]):
         said = Message("proposer", "proposer", '{"answer":"<b>made up</b>"}', "a task", [5] * tokens, prompt)
         made.append(Trajectory(task, "debate", "none", 0, [said], "<b>made up</b>", {"proposer": ""}))
-    folder = make_folder(runs / f"evaluate-{evaluation_key(line['system'], line['seed'], decoding)}")
+    folder = make_folder(runs / f"evaluate-{evaluation_key(line['system'], line['seed'], decoding, benchmark)}")
     write_jsonl(folder / "shard-00000.jsonl", made)
     return folder

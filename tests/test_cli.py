@@ -14,6 +14,7 @@ from synthetic import evaluation_key, write_dialogues
 from synthetic import line as made_up
 
 from optima import cli, doctor, launcher, publishing, reading
+from optima.launcher import ARTEFACTS
 from optima.messages import read_jsonl
 from optima.registry import add_line, read_registry
 from optima.settings import SYSTEMS, load_settings
@@ -152,12 +153,11 @@ def test_a_full_disk_loses_nothing(filled, loop, monkeypatch, capsys):
 def test_report_prints_tables_and_rows(filled, capsys):
     assert cli.main(["report", "main_results"]) == 0
     told = capsys.readouterr()
-    assert told.err == "registry: runs/registry.jsonl, preset toy, 9 lines\n"
-    assert all(system in told.out for system in SYSTEMS)
+    assert told.err == "registry: runs/registry.jsonl, preset toy, 11 lines\n"
+    assert all(system in told.out for system in launcher.MAIN)
     assert [pair[:2] for pair in compared(told.out)] == 2 * [
-        ("optima_debate", "untrained_debate"), ("optima_debate", "random_selection"), ("optima_debate", "terse_debate"),
-        ("optima_multi_step", "untrained_multi_step"), ("optima_multi_step", "random_selection_multi_step"),
-        ("optima_multi_step", "terse_multi_step")]
+        (f"optima_{paradigm}", other) for paradigm in ("debate", "multi_step") for other in (
+            "teacher_debate", f"untrained_{paradigm}", f"terse_{paradigm}", f"random_selection_{paradigm}")]
     assert all(words[2] in ("higher", "lower", "no") for words in compared(told.out))
     assert told.out.index("paired differences, greedy") < told.out.index("sampled decoding; 60")
     assert cli.main(["report", "main_results", "--against", "single"]) == 0
@@ -176,6 +176,19 @@ def compared(printed: str) -> list[tuple]:
     "The lines of the printed comparisons, as words: they start with two systems."
     lines = [tuple(line.split()) for line in printed.splitlines()]
     return [words for words in lines if len(words) > 1 and words[0] in SYSTEMS and words[1] in SYSTEMS]
+
+
+@pytest.mark.parametrize("name", ARTEFACTS)
+def test_report_knows_every_artefact(filled, capsys, name):
+    assert cli.main(["report", name]) == 0
+    told = capsys.readouterr()
+    systems = ARTEFACTS[name]["systems"]
+    assert f"preset toy, {len(systems)} lines" in told.err and all(system in told.out for system in systems)
+    if name == "reward_ablation":
+        rows = [system for system in systems if system.startswith("without_")]
+        assert {pair[:2] for pair in compared(told.out)} == {(row, "full") for row in rows} | {("full", "random_selection")}
+    assert cli.main(["report", name, "--json"]) == 0
+    assert {row["system"] for row in json.loads(capsys.readouterr().out)} == set(systems)
 
 
 def test_report_compares_only_what_was_run_with_the_same_seeds(filled, capsys):
@@ -205,7 +218,7 @@ def test_report_reads_the_published_registry_when_there_is_no_other(runs, tmp_pa
 def test_a_damaged_registry(filled, capsys):
     with open(filled / "registry.jsonl", "a") as file:
         file.write("{\n")
-    assert "line 10: not JSON" in one_line(capsys, "report", "main_results")
+    assert "line 22: not JSON" in one_line(capsys, "report", "main_results")
 
 
 def test_status_counts_stages_and_experiments(filled, capsys):
@@ -214,7 +227,7 @@ def test_status_counts_stages_and_experiments(filled, capsys):
     make_folder(store.stage("generate", {"n": 2}).folder)
     assert cli.main(["status"]) == 0
     output = capsys.readouterr().out
-    assert "generate        1 done    1 partial     2." in output and "finished experiments: 9" in output
+    assert "generate        1 done    1 partial     2." in output and "finished experiments: 21" in output
 
 
 def test_reproduce_prints_tables_and_where_the_rest_is(filled, monkeypatch, capsys):
@@ -222,7 +235,9 @@ def test_reproduce_prints_tables_and_where_the_rest_is(filled, monkeypatch, caps
     monkeypatch.setattr("optima.report.write_report", lambda notebooks, path: path.write_text("page"))
     assert cli.main(["reproduce"]) == 0
     output = capsys.readouterr().out
-    assert len(compared(output)) == 12 and output.splitlines()[1] == "main_results" and "report: runs/report.html" in output
+    headings = [text for text in output.splitlines() if "optima report" in text]
+    assert [text.split(":")[0] for text in headings] == list(launcher.ARTEFACTS) and "report: runs/report.html" in output
+    assert "sampled" not in output
     failed = launcher.Job("single-toy-0", Path(), Path(), {}, code=1)
     for code in (1, 2):
         failed.code = code
@@ -265,9 +280,9 @@ def test_publish_copies_lines_and_one_seeds_dialogues(finished, clean, tmp_path)
     add_line(tmp_path / "to", experiment_line("single", "smoke"))
     for _ in range(2):
         assert cli.main(["publish", str(finished), "--to", str(tmp_path / "to")]) == 0
-    assert len(read_registry(tmp_path / "to")) == 10
+    assert len(read_registry(tmp_path / "to")) == 22
     packed = sorted((tmp_path / "to" / "dialogues").iterdir())
-    assert [path.name for path in packed] == sorted(f"{system}-toy-0.jsonl.gz" for system in SYSTEMS)
+    assert [path.name for path in packed] == sorted(f"{system}-toy-0.jsonl.gz" for system in launcher.MAIN)
     (tmp_path / "x.jsonl").write_bytes(gzip.decompress(packed[0].read_bytes()))
     assert len(read_jsonl(tmp_path / "x.jsonl")) == 2 * 60
 
@@ -275,7 +290,24 @@ def test_publish_copies_lines_and_one_seeds_dialogues(finished, clean, tmp_path)
 def test_publish_leaves_out_lines_with_settings_set_by_hand(finished, clean, tmp_path):
     add_line(finished, experiment_line("single", seed=4, evaluation_tasks=10))
     assert cli.main(["publish", str(finished), "--to", str(tmp_path / "to")]) == 0
-    assert len(read_registry(tmp_path / "to")) == 9
+    assert len(read_registry(tmp_path / "to")) == 21
+
+
+def test_publish_one_artefact_and_nothing_else(finished, clean, tmp_path):
+    old = [make_folder(tmp_path / "to" / "dialogues") / f"{name}-0.jsonl.gz" for name in
+           ("random_selection-toy", "random_selection-toy-large", "random_selection-smoke", "single-toy")]
+    for path in old:
+        path.write_bytes(b"an older run's")
+    assert cli.main(["publish", str(finished), "--to", str(tmp_path / "to"), "--name", "reward_ablation"]) == 0
+    assert {line["system"] for line in read_registry(tmp_path / "to")} == set(ARTEFACTS["reward_ablation"]["systems"])
+    assert [path.exists() for path in old] == [False, True, True, True]
+
+
+def test_publish_wants_every_seed_of_every_artefact(finished, clean, tmp_path, capsys):
+    add_line(finished, experiment_line("efficiency_0.6", seed=2) | {"machine": {"clean": True}})
+    told = one_line(capsys, "publish", finished, "--to", tmp_path / "to")
+    assert "main_results: the registry in" in told and "single (seed 1), " in told and "single (seed 2)" in told
+    assert not (tmp_path / "to").exists()
 
 
 @pytest.mark.parametrize("decoding", ["greedy", "sampled"])

@@ -16,10 +16,13 @@ from optima.evaluation import (
     default_pairs,
     evaluation_columns,
     fill,
+    first_tasks,
     gather,
     interval,
+    phrase_shares,
     report_rows,
     resampling_weights,
+    system_order,
     verdict,
 )
 
@@ -49,7 +52,7 @@ def one_line(system, seed, scores, tokens, benchmark="b", decoding="greedy"):
 
 def dialogue(task, valid):
     return SimpleNamespace(task=task, tokens=12, prompt_tokens=40, turns=len(valid),
-                           messages=[SimpleNamespace(valid=each) for each in valid])
+                           messages=[SimpleNamespace(valid=each, content="x thank you .", tokens=4) for each in valid])
 
 
 def test_columns_count_per_task():
@@ -57,7 +60,8 @@ def test_columns_count_per_task():
     scores = [SimpleNamespace(value=1, status="passed"), SimpleNamespace(value=0, status="failed")]
     columns = evaluation_columns(tasks, [dialogue("a", [True, False]), dialogue("b", [True])], scores)
     assert columns == {"task": ["a", "b"], "score": [1.0, 0.0], "tokens": [12, 12], "prompt_tokens": [40, 40],
-                       "turns": [2, 1], "valid": [1, 1], "status": {"failed": 1, "passed": 1}}
+                       "turns": [2, 1], "valid": [1, 1], "filler": [0, 0], "acknowledgement": [6, 3],
+                       "status": {"failed": 1, "passed": 1}}
     json.dumps(columns)
 
 
@@ -200,15 +204,65 @@ def test_rows_are_the_same_bytes_in_any_order_and_alone():
 def test_against_by_name_and_by_table():
     lines = synthetic.lines(1)
     assert {row["against"] for row in report_rows(lines, against="single")} == {"single", None}
-    rows = report_rows(lines, against={"optima_debate": "random_selection"})
+    rows = report_rows(lines, against={"optima_debate": "random_selection_debate"})
     assert {row["system"] for row in rows if row["against"]} == {"optima_debate"}
 
 
 def test_default_comparisons():
     pairs = default_pairs(synthetic.SYSTEMS)
-    assert pairs[:3] == [("optima_debate", other) for other in ("untrained_debate", "random_selection", "terse_debate")]
-    assert ("optima_multi_step", "random_selection_multi_step") in pairs and len(pairs) == 6
-    assert len(comparisons(synthetic.lines())) == 6 * 2 * 2
+    controls = ("teacher_debate", "untrained_debate", "terse_debate", "random_selection_debate")
+    assert pairs[:4] == [("optima_debate", other) for other in controls]
+    assert pairs[4] == ("optima_multi_step", "teacher_debate") and len(pairs) == 8
+    assert len(comparisons(synthetic.lines())) == 8 * 2 * 2
+
+
+def test_ablations_are_set_beside_full_and_full_beside_its_control():
+    pairs = default_pairs(synthetic.ABLATIONS)
+    assert pairs[0] == ("without_efficiency", "full") and pairs[-1] == ("full", "random_selection")
+    assert {other for _, other in pairs[:-1]} == {"full"} and len(pairs) == 9
+    assert default_pairs(["without_task", "random_selection"]) == []
+
+
+def test_systems_stand_in_the_articles_order():
+    names = sorted([*synthetic.SYSTEMS, *synthetic.ABLATIONS, "mine"], key=system_order)
+    assert names == [*synthetic.SYSTEMS, *synthetic.ABLATIONS, "mine"]
+
+
+def test_a_line_of_four_benchmarks_and_one_of_two():
+    lines = synthetic.lines(2, synthetic.FOUR) + synthetic.lines(2, synthetic.FOUR, systems=tuple(synthetic.ABLATIONS))
+    rows = {(row["system"], row["benchmark"]): row for row in report_rows(lines) if row["decoding"] == "greedy"}
+    assert rows["full", "mean"]["n"] == 120 and rows["optima_debate", "mean"]["n"] == 240
+    cost = rows["full", "mean"]["tokens"] / np.mean([rows["single", name]["tokens"] for name in synthetic.TWO])
+    assert rows["full", "mean"]["relative_cost"] == pytest.approx(cost, abs=1e-5)
+    assert rows["optima_debate", "mean"]["against"] == "teacher_debate"
+
+
+@pytest.mark.parametrize(("text", "acknowledged", "filler"), [
+    ('{"answer":" return x "}', 0, 0),
+    ("Thank you for the clear plan! The answer is 3.5 metres.", 6, 0),
+    ("Hello team, I am happy to help. The result is 4.", 0, 7),
+    ("You asked me to add 3.5 and 2. That is 5.5", 0, 8),
+    ("you say 7 , it looks right to me .", 6, 4),
+    ("LET ME KNOW if it helps\nnext: 4", 0, 6),
+    ("", 0, 0),
+])
+def test_phrases_in_toy_words_and_in_english(text, acknowledged, filler):
+    shares, size = phrase_shares(text), max(len(text.split()), 1)
+    assert (shares["acknowledgement"] * size, shares["filler"] * size) == pytest.approx((acknowledged, filler))
+
+
+def test_first_tasks():
+    whole = synthetic.columns(0.5, 20, 0, 9)
+    assert first_tasks(whole, 9) is whole and first_tasks(whole, 99) is whole
+    cut = first_tasks(whole, 4)
+    assert {len(values) for values in cut.values()} == {4} and cut["task"] == whole["task"][:4] and "status" not in cut
+    assert fill({0: cut}).arrays["tokens"].tolist() == [whole["tokens"][:4]]
+
+
+def test_columns_of_before_have_no_phrases():
+    old = {name: values for name, values in synthetic.columns(0.5, 20, 0, 9).items() if name not in ("filler", "acknowledgement")}
+    found = fill({0: synthetic.columns(0.5, 20, 0, 9), 1: old})
+    assert not found.has("filler") and found.has("tokens") and not cell([1.0]).has("acknowledgement")
 
 
 def test_refusals_say_what_to_do():

@@ -14,7 +14,7 @@ from optima import kernels, launcher
 from optima.errors import OptimaError
 from optima.registry import add_line, read_registry
 from optima.report import write_report
-from optima.settings import load_settings
+from optima.settings import SYSTEMS, load_settings
 from optima.store import make_folder
 
 EXPERIMENT = """
@@ -113,16 +113,59 @@ def test_a_parameter_that_the_notebook_lacks_is_refused_before_anything_runs(fak
         launcher.check_parameters(fake / "none.ipynb", {})
 
 
-def test_trained_systems_start_first_and_sharers_do_not_meet():
-    jobs = [launcher.experiment_job(load_settings(system, "smoke"), "smoke", Path("runs"))
-            for system in launcher.ARTEFACTS["main_results"]["systems"]]
-    waiting, order, running = list(jobs), [], []
-    for _ in range(4):
-        running.append(launcher.next_job(waiting, running))
-        waiting.remove(running[-1])
-        order.append(running[-1].parameters["system"])
-    assert order == ["optima_debate", "optima_multi_step", "single", "untrained_debate"]
-    assert launcher.next_job(waiting, running[1:]).parameters["system"] == "random_selection"
+def test_every_artefact_shows_known_systems_and_all_systems_are_shown():
+    assert list(launcher.ARTEFACTS) == ["main_results", "token_cost", "reward_ablation", "iterations", "reward_weights"]
+    shown = [system for found in launcher.ARTEFACTS.values() for system in found["systems"]]
+    assert set(shown) == set(SYSTEMS) and len(launcher.ARTEFACTS["reward_ablation"]["systems"]) == 7
+
+
+def test_an_experiment_of_several_artefacts_is_run_once(tmp_path):
+    lacking = launcher.lacking(list(launcher.ARTEFACTS), "smoke", 2, tmp_path)
+    assert sorted((one.system, one.seed) for one in lacking) == sorted((name, seed) for name in SYSTEMS for seed in (0, 1))
+
+
+def order_of(preset, workers, seeds=1):
+    "The order in which jobs start, where each takes as long as it weighs, and the names of those held by another's lock."
+    settings = [load_settings(system, preset, seed) for seed in range(seeds) for system in SYSTEMS]
+    waiting = launcher.in_order([launcher.experiment_job(one, preset, Path("runs")) for one in settings])
+    running, ends, started, held, now = [], {}, [], [], 0
+    while waiting:
+        while waiting and len(running) < workers:
+            job = launcher.next_job(waiting, running)
+            held += [job.name] if set(job.after) & set(waiting + running) else []
+            waiting.remove(job)
+            running.append(job)
+            ends[job] = now + job.weight
+            started.append(job.name)
+        now = min(ends[job] for job in running)
+        running = [job for job in running if ends[job] > now]
+    return started, held
+
+
+@pytest.mark.parametrize("preset", ["smoke", "toy"])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_two_workers_are_busy_with_stages_of_their_own(preset, seeds):
+    started, held = order_of(preset, 2, seeds)
+    assert held == [] and len(started) == seeds * len(SYSTEMS)
+    assert started[:2] == [f"optima_debate-{preset}-0", f"optima_multi_step-{preset}-0"]
+    for first, second in (("optima_multi_step", "full"), ("random_selection_multi_step", "random_selection")):
+        assert started.index(f"{first}-{preset}-0") < started.index(f"{second}-{preset}-0")
+
+
+def test_who_shares_stages_with_whom():
+    shares = {system: set(launcher.shared_stages(load_settings(system))) for system in SYSTEMS}
+    assert shares["full"] == shares["optima_multi_step"] and shares["random_selection"] == shares["random_selection_multi_step"]
+    assert len(shares["full"] & shares["without_task"] & shares["efficiency_0.1"] & shares["without_iteration"]) == 1
+    for lonely in ("single", "untrained_debate", "terse_debate", "teacher_debate", "without_teacher"):
+        assert not any(shares[lonely] & others for system, others in shares.items() if system != lonely)
+    teachers = [launcher.shared_stages(load_settings("teacher_single", seed=seed)) for seed in (0, 1)]
+    assert teachers[0] == teachers[1]  # one teacher, one set of greedy dialogues
+
+
+def test_more_workers_than_first_jobs_are_not_left_idle():
+    jobs = [launcher.Job(name, Path(), Path(), {}, shares=("x",), weight=1) for name in "abc"]
+    waiting = launcher.in_order(jobs)
+    assert [waiting.pop(waiting.index(launcher.next_job(waiting, []))).name for _ in "abc"] == ["a", "b", "c"]
 
 
 def test_reproduce_makes_experiments_table_and_page_and_does_nothing_twice(fake, tmp_path, capsys):

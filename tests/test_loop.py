@@ -1,19 +1,56 @@
-"The loop's promises that no reader would learn from: teachers with other tokenizers, restarts, leaks, named random streams."
+"The loop's promises that no reader would learn from: what stages depend on, ablations that are fair, teachers, leaks."
 import dataclasses
 import json
 import random
+import shutil
+import warnings
 
 import pytest
 
+from optima import tasks
 from optima.errors import OptimaError
-from optima.loop import Team, generate, refuse_leaks, run_experiment, stage_cost, stream, training_tasks
+from optima.loop import (
+    Team,
+    choose_stage,
+    generate,
+    rank_stage,
+    read_json,
+    refuse_leaks,
+    run_experiment,
+    select_stage,
+    stage_cost,
+    stream,
+    teacher,
+    train,
+    training_tasks,
+)
 from optima.messages import read_jsonl
-from optima.settings import load_settings
+from optima.settings import ABLATIONS, SYSTEMS, load_settings
 from optima.store import Store
-from optima.tasks import Benchmark
+from optima.tasks import Benchmark, get_benchmark
 from optima.toyworld import load_functions
 
-TINY = {"tasks_per_iteration": 4, "evaluation_tasks": 2, "training_steps": 1, "iterations": 1, "decodings": ("greedy",)}
+BASE = str(load_settings("single", "smoke").base_folder)
+TINY = {"benchmarks": ("toy_humaneval",), "tasks_per_iteration": 4, "evaluation_tasks": 3, "iteration_tasks": 2,
+        "development_tasks": 2, "training_steps": 1, "iterations": 1, "strategies": ("none", "brief"),
+        "decodings": ("greedy",), "mode": "self", "teacher": BASE}
+
+
+def tiny(system, seed=0, **changes):
+    "The smallest settings of a system."
+    return load_settings(system, "smoke", seed, TINY | changes | SYSTEMS[system])
+
+
+@pytest.fixture(autouse=True)
+def two_benchmarks(monkeypatch):
+    "Two benchmarks, `one` and `two`, of other functions each."
+    def loader(offset):
+        def load(split, n, seed):
+            return [dataclasses.replace(task, id=f"{offset}-{task.id}") for task in load_functions(split, n, seed + offset)]
+        return load
+
+    for name, offset in (("one", 1000), ("two", 2000)):
+        monkeypatch.setitem(tasks._registered, name, Benchmark(name, "tests", loader(offset)))
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +61,7 @@ def shuffled_teacher(tmp_path_factory):
     from optima.engines import load_model
     from optima.toymodels import SPECIAL
     folder = tmp_path_factory.mktemp("teacher") / "base"
-    model, tokenizer = load_model(load_settings("optima_debate", "smoke").base_folder)
+    model, tokenizer = load_model(BASE)
     first, size = len(SPECIAL), len(tokenizer)
     order = list(range(first)) + random.Random(0).sample(range(first, size), size - first)
     with torch.no_grad():
@@ -40,58 +77,174 @@ def shuffled_teacher(tmp_path_factory):
 
 def test_a_teachers_dialogues_are_counted_and_trained_in_the_students_tokens(shuffled_teacher, tmp_path):
     from transformers import AutoTokenizer
-    ours = {"mode": "teacher", "teacher": str(shuffled_teacher)}
-    settings = load_settings("optima_debate", "smoke", overrides=TINY | ours)
+    settings = tiny("optima_debate", mode="teacher", teacher=str(shuffled_teacher))
     line = run_experiment(settings, tmp_path)
-    assert line["results"]["iterations"][0]["label_tokens"] > 0
+    assert line["results"]["iterations"]["toy_humaneval"][0]["label_tokens"] > 0
+    run_experiment(tiny("teacher_debate", mode="teacher", teacher=str(shuffled_teacher)), tmp_path / "teacher")
     tokenizer = AutoTokenizer.from_pretrained(settings.base_folder)
-    taught = [message for path in tmp_path.glob("generate-*/shard-*.jsonl") for done in read_jsonl(path) for message in done.messages]
-    assert taught and {message.token_source for message in taught} == {"tokenizer"}
-    for message in taught:
-        assert tokenizer.decode(message.token_ids) == f"{message.content} <end>" and "<unk>" not in message.content
-    assert any(message.answer for message in taught)
+    for stages in ("generate-*/shard-*.jsonl", "teacher/evaluate-*/shard-*.jsonl"):
+        said = [message for path in tmp_path.glob(stages) for done in read_jsonl(path) for message in done.messages]
+        assert said and {message.token_source for message in said} == {"tokenizer"}
+        for message in said:
+            assert tokenizer.decode(message.token_ids) == f"{message.content} <end>" and "<unk>" not in message.content
+        assert any(message.answer for message in said)
 
 
 def test_the_same_tokenizer_passes_a_teachers_tokens_through(tmp_path):
-    base = str(load_settings("optima_debate", "smoke").base_folder)
-    settings = load_settings("optima_debate", "smoke", overrides=TINY | {"mode": "teacher", "teacher": base})
-    stage = generate(Store(tmp_path), Team(settings.base_folder, settings), 1)
+    shutil.copytree(BASE, tmp_path / "copy")
+    settings = tiny("optima_debate", mode="teacher", teacher=str(tmp_path / "copy"))
+    stage = generate(Store(tmp_path), Team(settings.base_folder, settings), "one", 1)
     assert {m.token_source for path in stage.shards() for done in read_jsonl(path) for m in done.messages} == {"engine"}
 
 
+def test_a_teachers_dialogues_depend_on_the_students_tokenizer_and_on_nothing_else_of_it(shuffled_teacher, tmp_path):
+    shutil.copytree(BASE, tmp_path / "other")
+    (tmp_path / "other" / "model.safetensors").write_bytes(b"other weights")
+    keys = [teacher(tiny("teacher_single", base=str(base))).key for base in (BASE, tmp_path / "other", shuffled_teacher)]
+    assert keys[0] != keys[2] and len({teacher(tiny("teacher_single", base=str(tmp_path / "other"), seed=seed)).key
+                                       for seed in (0, 1)} | {keys[1]}) == 1
+
+
 def test_a_restart_shares_the_first_iteration_and_begins_the_second_from_the_base(tmp_path):
-    two = TINY | {"iterations": 2, "evaluation_tasks": 1}
-    go_on = run_experiment(load_settings("optima_debate", "smoke", overrides=two), tmp_path)["settings"]["stages"]
-    restart = load_settings("optima_debate", "smoke", overrides=two | {"continue_adapter": False})
-    restarted = run_experiment(restart, tmp_path)["settings"]["stages"]
-    assert go_on[:7] == restarted[:7] and [key.split("-")[0] for key in go_on[:4]] == ["generate", "rank", "select", "train"]
-    assert go_on[7] != restarted[7] and go_on[7].startswith("train")
+    two = {"iterations": 2, "evaluation_tasks": 1}
+    go_on = run_experiment(tiny("optima_debate", **two), tmp_path)["settings"]["stages"]
+    restarted = run_experiment(tiny("optima_debate", **two, continue_adapter=False), tmp_path)["settings"]["stages"]
+    assert [key.split("-")[0] for key in go_on] == ["generate", "rank", "select", "train", "evaluate_iteration",
+                                                    "generate", "rank", "select", "train", "evaluate"]
+    assert go_on[:8] == restarted[:8] and go_on[8] != restarted[8]
 
 
-def test_a_task_that_is_trained_on_and_evaluated_stops_the_run(monkeypatch):
-    leaky = Benchmark("toy_humaneval", "tests", lambda split, n, seed: load_functions("train", n, seed))
-    monkeypatch.setattr("optima.loop.get_benchmark", lambda name: leaky)
-    with pytest.raises(OptimaError):
-        refuse_leaks(load_settings("optima_debate", "smoke"))
-    refuse_leaks(load_settings("untrained_debate", "smoke"))
+def test_a_team_makes_room_before_it_is_trained(tmp_path):
+    store, settings = Store(tmp_path), tiny("optima_debate")
+    team = Team(settings.base_folder, settings)
+    generated = generate(store, team, "one", 1)
+    assert "engine" in vars(team)
+    selected = select_stage(store, settings, 1, rank_stage(store, settings, "one", 1, generated))
+    assert train(store, team, "one", 1, selected).adapter and "engine" not in vars(team)
 
 
-def test_two_tasks_of_one_name_are_refused():
-    settings = load_settings("optima_debate", "smoke")
-    twice = dataclasses.replace(settings, benchmarks=settings.benchmarks * 2)
-    with pytest.raises(OptimaError, match="two training tasks are called"):
-        training_tasks(twice, 1)
+@pytest.fixture(scope="module")
+def ablations(tmp_path_factory):
+    "The line of every row of the ablations, and of the main table's, for real in one folder; weights that can fail."
+    runs = tmp_path_factory.mktemp("ablations")
+    changes = {"mode": "teacher", "iterations": 2, "threshold": -1.0, "keep_share": 0.5, "max_acceptable_tokens": 40}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        return {system: run_experiment(tiny(system, **changes), runs) for system in ("optima_multi_step", *ABLATIONS)}
+
+
+def stages(line, name):
+    "A line's stages of one name, in order."
+    return [key for key in line["settings"]["stages"] if key.startswith(f"{name}-")]
+
+
+@pytest.mark.slow
+def test_every_ablation_trains_on_as_many_dialogues_and_steps_from_the_same_first_dialogues(ablations):
+    first = {stages(line, "generate")[0] for line in ablations.values()}
+    assert len(first) == 1  # without_teacher's too: here the teacher is the student
+    for system, line in ablations.items():
+        iterations = line["results"]["iterations"]["toy_humaneval"]
+        assert {one["selected"] for one in iterations} == {2} and {one["generated"] for one in iterations} == {8}
+        assert len(iterations) == (1 if system == "without_iteration" else 2)
+        assert sum(len(one["loss"]) for one in iterations) == 2
+
+
+@pytest.mark.slow
+def test_ablations_share_what_they_have_in_common_and_nothing_else(ablations):
+    full = ablations["full"]
+    assert full["settings"]["stages"] == ablations["optima_multi_step"]["settings"]["stages"]
+    assert stages(ablations["without_iteration"], "select") == stages(full, "select")[:1]
+    assert stages(ablations["random_selection"], "rank")[0] == stages(full, "rank")[0]
+    for system in set(ABLATIONS) - {"full", "without_teacher"}:
+        assert stages(ablations[system], "train")[0] != stages(full, "train")[0]
+
+
+@pytest.mark.slow
+def test_the_curve_ends_with_the_first_tasks_of_the_evaluation(ablations):
+    results = ablations["full"]["results"]
+    curve, whole = results["iteration_evaluation"]["toy_humaneval"], results["evaluation"]["toy_humaneval"]["greedy"]
+    assert [one["task"] for one in curve] == 2 * [whole["task"][:2]] and curve[1]["tokens"] == whole["tokens"][:2]
+    assert results["evaluation_strategy"] == {"toy_humaneval": "none"}
+    assert len(ablations["without_iteration"]["results"]["iteration_evaluation"]["toy_humaneval"]) == 1
+
+
+def test_the_curve_is_greedy_whatever_is_evaluated(tmp_path):
+    line = run_experiment(tiny("optima_debate", decodings=("sampled",)), tmp_path)
+    (last,) = line["results"]["iteration_evaluation"]["toy_humaneval"]
+    assert len(last["task"]) == 2 and len(stages(line, "evaluate_iteration")) == 1
+
+
+def test_a_benchmarks_stages_know_nothing_of_the_others(tmp_path):
+    both = run_experiment(tiny("optima_debate", benchmarks=("one", "two")), tmp_path)
+    second = run_experiment(tiny("optima_debate", benchmarks=("two",)), tmp_path)
+    half = len(both["settings"]["stages"]) // 2
+    assert both["settings"]["stages"][half:] == second["settings"]["stages"]
+    assert not set(both["settings"]["stages"][:half]) & set(second["settings"]["stages"])
+    for kind, by_benchmark in both["results"].items():
+        assert list(by_benchmark) == ["one", "two"] and by_benchmark["two"] == second["results"][kind]["two"]
+    assert len(stages(both, "train")) == 2
+
+
+def test_tasks_of_one_text_and_another_metric_are_other_tasks(tmp_path, monkeypatch):
+    def other(split, n, seed):
+        return [dataclasses.replace(task, metric="math") for task in get_benchmark("one").load(split, n, seed)]
+    monkeypatch.setitem(tasks._registered, "other", Benchmark("other", "math", other))
+    settings = tiny("optima_debate")
+    keys = {generate(Store(tmp_path), Team(settings.base_folder, settings), name, 1).key for name in ("one", "other")}
+    assert len(keys) == 2
+
+
+def test_the_rewards_metric_does_not_touch_the_evaluation(tmp_path):
+    lines = [run_experiment(tiny("single", question_metric=metric), tmp_path) for metric in ("f1", "exact_match")]
+    assert lines[0]["settings"]["stages"] == lines[1]["settings"]["stages"] and lines[0]["key"] != lines[1]["key"]
+
+
+def test_the_best_prompt_is_chosen_by_reward_benchmark_by_benchmark(tmp_path):
+    settings = tiny("terse_debate", benchmarks=("one", "two"), strategies=("none", "polite", "brief", "polite"))
+    line = run_experiment(settings, tmp_path)
+    chosen = line["results"]["evaluation_strategy"]
+    for key, benchmark in zip(stages(line, "choose"), ("one", "two")):
+        choice = read_json(tmp_path / key / "choice.json")
+        assert list(choice["rewards"]) == ["brief", "polite"] and chosen[benchmark] == choice["strategy"]
+        assert choice["rewards"][choice["strategy"]] == max(choice["rewards"].values())
+    said = {done.strategy for key in stages(line, "evaluate") for path in (tmp_path / key).glob("shard-*")
+            for done in read_jsonl(path)}
+    assert said == set(chosen.values()) and line["results"]["iteration_evaluation"] == {"one": [], "two": []}
+
+
+def test_other_weights_choose_again_from_the_same_team(tmp_path):
+    store, keys = Store(tmp_path), set()
+    for weight in (0.3, 3.0):
+        settings = tiny("terse_debate", efficiency_weight=weight)
+        keys.add(choose_stage(store, Team(settings.base_folder, settings), "one").key)
+    assert len(keys) == 2
+
+
+def test_a_task_that_is_trained_or_chosen_on_and_evaluated_stops_the_run(monkeypatch):
+    leaky = Benchmark("leaky", "tests", lambda split, n, seed: load_functions("train", n, seed))
+    monkeypatch.setitem(tasks._registered, "leaky", leaky)
+    for system in ("optima_debate", "terse_debate"):
+        with pytest.raises(OptimaError):
+            refuse_leaks(tiny(system), "leaky")
+        refuse_leaks(tiny(system), "one")
+    refuse_leaks(tiny("untrained_debate"), "leaky")
+
+
+def test_no_training_task_comes_twice():
+    settings = tiny("optima_debate", tasks_per_iteration=40)
+    drawn = [task.key for iteration in (1, 2, 3) for task in training_tasks(settings, "one", iteration)]
+    assert len(set(drawn)) == len(drawn) == 120
 
 
 def test_every_seed_purpose_and_iteration_has_its_own_stream():
-    settings = [load_settings("optima_debate", "smoke", seed=seed) for seed in range(4)]
+    settings = [tiny("optima_debate", seed) for seed in range(4)]
     drawn = [stream(s, purpose, i) for s in settings for purpose in ("select", "train") for i in range(1, 5)]
     assert len(set(drawn)) == len(drawn)
 
 
 def test_a_stage_says_what_it_cost_and_who_made_it(tmp_path):
-    settings = load_settings("optima_debate", "smoke", overrides=TINY | {"shard_dialogues": 4})
-    stage = generate(Store(tmp_path), Team(settings.base_folder, settings), 1)
+    settings = tiny("optima_debate", shard_dialogues=4)
+    stage = generate(Store(tmp_path), Team(settings.base_folder, settings), "one", 1)
     cost = stage_cost(stage)
     assert cost["dialogues"] == 4 * len(settings.strategies) == sum(len(read_jsonl(path)) for path in stage.shards())
     assert len(stage.shards()) == len(settings.strategies) and cost["seconds"] > 0 and cost["flops"] > 1e6

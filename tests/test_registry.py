@@ -2,11 +2,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from optima import registry
 from optima.errors import OptimaError
-from optima.registry import add_line, find_line, machine, peak_memory_mb, read_registry, registry_path
+from optima.registry import FROZEN, add_line, find_line, git, machine, peak_memory_mb, read_registry, registry_path
 from optima.store import canonical
 
 
@@ -75,5 +77,13 @@ for number in range(10):
 def test_machine_and_memory():
     about = machine()
     assert about["cores"] >= 1 and about["memory_gb"] > 0 and about["packages"]["torch"]
-    assert set(about) == {"python", "system", "cpu", "cores", "memory_gb", "packages", "commit", "clean"}
+    assert set(about) == {"python", "system", "cpu", "cores", "memory_gb", "packages", "commit", "clean", "frozen"}
     assert 5 < peak_memory_mb() < 100_000
+
+
+def test_a_line_names_the_commit_that_froze_models_and_settings(monkeypatch):
+    root = Path(registry.__file__).parent.parent
+    assert all((root / place).exists() for place in FROZEN)
+    assert git("diff", "--stat", machine()["frozen"], "HEAD", "--", *FROZEN) == ""
+    monkeypatch.setattr(registry, "git", lambda *_: None)
+    assert machine()["frozen"] is None

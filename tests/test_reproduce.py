@@ -1,4 +1,4 @@
-"The main command for real, on the smoke preset: it makes the table, it shares its folder with nobody, it survives kills."
+"The main command for real, on the smoke preset: it makes all tables and figures, shares its folder with nobody, survives kills."
 import json
 import os
 import random
@@ -11,6 +11,7 @@ import pytest
 
 from optima.launcher import ARTEFACTS
 from optima.registry import read_registry
+from optima.settings import ABLATIONS, SYSTEMS
 from optima.store import canonical
 
 OPTIMA = [sys.executable, "-m", "optima.cli"]
@@ -30,7 +31,7 @@ def truth(line):
 def smoke(tmp_path_factory):
     "One `optima reproduce --preset smoke`, and a second one that came while it ran."
     runs = tmp_path_factory.mktemp("smoke") / "runs"
-    first = start("reproduce", "--preset", "smoke", "--runs", runs)
+    first = start("reproduce", "--preset", "smoke", "--runs", runs, "--workers", 2)
     lock = runs / "locks" / "folder.lock"
     while not (lock.is_file() and lock.read_text().strip()) and first.poll() is None:
         time.sleep(0.1)
@@ -41,15 +42,20 @@ def smoke(tmp_path_factory):
             "second": (second.returncode, *told)}
 
 
-def test_reproduce_makes_every_line_the_table_and_the_report(smoke):
+def test_reproduce_makes_every_line_every_table_and_the_report(smoke):
     assert smoke["code"] == 0, smoke["err"][-3000:]
     lines = read_registry(smoke["runs"])
-    assert {line["system"] for line in lines} == set(ARTEFACTS["main_results"]["systems"])
-    for system in ARTEFACTS["main_results"]["systems"]:
-        assert system in smoke["out"]
+    assert sorted(line["system"] for line in lines) == sorted(SYSTEMS)
+    assert all(name in smoke["out"] for name in [*SYSTEMS, *ARTEFACTS])
     page = (smoke["runs"] / "report.html").read_text(encoding="utf-8")
     assert "optima_debate" in page and 'src="http' not in page
-    assert list((smoke["runs"] / "notebooks").glob("*.ipynb"))
+    notebooks = {path.name for path in (smoke["runs"] / "notebooks").glob("*.ipynb")}
+    assert notebooks == {f"{system}-smoke-0.ipynb" for system in SYSTEMS} | {one["notebook"] for one in ARTEFACTS.values()}
+
+
+def test_no_job_waited_for_a_stage_that_another_made(smoke):
+    told = {path.name: path.read_text(encoding="utf-8") for path in (smoke["runs"] / "notebooks").glob("*.ipynb")}
+    assert [name for name, text in told.items() if "which is making" in text] == []
 
 
 def test_a_second_command_in_the_same_folder_stops_with_one_line(smoke):
@@ -60,16 +66,29 @@ def test_a_second_command_in_the_same_folder_stops_with_one_line(smoke):
 
 def test_every_trained_line_trained_for_real(smoke):
     trained = [line for line in read_registry(smoke["runs"]) if line["settings"]["iterations"]]
-    assert len(trained) == 4
+    assert len(trained) == 4 + len(ABLATIONS)
     for line in trained:
-        (iteration,) = line["results"]["iterations"]
-        assert iteration["generated"] == 32 and iteration["label_tokens"] > 0 and len(iteration["loss"]) == 2
+        settings, results = line["settings"], line["results"]
+        assert list(results["iterations"]) == settings["benchmarks"]
+        for benchmark, iterations in results["iterations"].items():
+            assert len(iterations) == settings["iterations"] == len(results["iteration_evaluation"][benchmark])
+            dialogues = settings["tasks_per_iteration"] * len(settings["strategies"])
+            for iteration in iterations:
+                assert iteration["generated"] == dialogues and iteration["selected"] == settings["tasks_per_iteration"] / 2
+                assert iteration["label_tokens"] > 0 and len(iteration["loss"]) == settings["training_steps"]
 
 
 def test_the_reward_and_its_control_share_the_generate_stage(smoke):
-    lines = {line["system"]: line["settings"]["stages"] for line in read_registry(smoke["runs"])}
-    assert lines["optima_debate"][:2] == lines["random_selection"][:2]
-    assert lines["optima_debate"][2] != lines["random_selection"][2]
+    stages = {line["system"]: line["settings"]["stages"] for line in read_registry(smoke["runs"])}
+    for paradigm in ("debate", "multi_step"):
+        trained, control = stages[f"optima_{paradigm}"], stages[f"random_selection_{paradigm}"]
+        assert trained[:2] == control[:2] and trained[2] != control[2]
+    assert set(stages["full"]) <= set(stages["optima_multi_step"])
+    assert set(stages["random_selection"]) <= set(stages["random_selection_multi_step"])
+
+
+def test_a_line_says_what_froze_its_settings(smoke):
+    assert len({line["machine"]["frozen"] for line in read_registry(smoke["runs"])}) == 1
 
 
 def test_the_report_command_reads_what_reproduce_wrote(smoke):

@@ -1,8 +1,11 @@
 "Settings: presets, systems, overrides, and errors that a user can act on."
 import pytest
 
+from optima import tasks
 from optima.errors import OptimaError
-from optima.settings import SYSTEMS, load_settings, model_digest, parse_override, preset_names, read_preset
+from optima.settings import ABLATIONS, SYSTEMS, load_settings, model_digest, parse_override, preset_names, read_preset
+from optima.store import make_folder
+from optima.tasks import Benchmark
 
 
 def test_every_system_loads_under_every_preset():
@@ -13,26 +16,80 @@ def test_every_system_loads_under_every_preset():
 
 def test_preset_files_name_known_settings_and_differ():
     assert {"smoke", "toy"} <= set(preset_names())
-    assert read_preset("smoke")["tasks_per_iteration"] < read_preset("toy")["tasks_per_iteration"] == 160
+    assert read_preset("smoke")["tasks_per_iteration"] < read_preset("toy")["tasks_per_iteration"] == 96
+    for preset in ("smoke", "toy"):
+        values = read_preset(preset)
+        assert (values["mode"], values["teacher"]) == ("teacher", "toy")
+        assert set(values["ablation_benchmarks"]) <= set(values["benchmarks"])
 
 
-def test_untrained_systems_do_not_iterate_and_terse_ones_are_brief():
+def test_untrained_systems_do_not_iterate_and_terse_ones_take_the_best_prompt():
     for system in SYSTEMS:
         settings = load_settings(system)
-        assert (settings.iterations == 0) == (not system.startswith(("optima", "random")))
-        assert settings.evaluation_strategy == ("brief" if system.startswith("terse") else "none")
+        assert (settings.iterations == 0) == system.startswith(("single", "untrained", "terse", "teacher"))
+        assert settings.evaluation_strategy == ("best" if system.startswith("terse") else "none")
+        assert settings.team == ("teacher" if system.startswith("teacher") else "student")
+
+
+def changed(system, **overrides):
+    "What sets an ablation's row apart from `full`."
+    row, full = (load_settings(name, overrides=overrides).to_dict() for name in (system, "full"))
+    return {name: value for name, value in row.items() if value != full[name] and name != "system"}
+
+
+def test_ablations_change_one_thing_of_full():
+    assert [changed(name) for name in ("full", "without_efficiency", "without_format", "without_task", "without_teacher",
+                                       "random_selection", "efficiency_0.6")] == [
+        {}, {"efficiency_weight": 0}, {"format_weight": 0}, {"task_weight": 0}, {"mode": "self"}, {"selection": "random"},
+        {"efficiency_weight": 0.6}]
+    assert {load_settings(system).paradigm for system in ABLATIONS} == {"multi_step"}
+
+
+def test_without_iteration_trains_as_many_steps_at_once():
+    assert changed("without_iteration", iterations=4, training_steps=5) == {"iterations": 1, "training_steps": 20}
+    full, row = load_settings("full"), load_settings("without_iteration")
+    assert (row.iterations, row.training_steps) == (1, full.iterations * full.training_steps)
+
+
+def test_ablations_have_benchmarks_of_their_own(tmp_path):
+    preset = tmp_path / "mine.toml"
+    for ablated, expected in (("ablation_benchmarks = ['b']", ("b",)), ("", ("toy_humaneval", "b"))):
+        preset.write_text(f"benchmarks = ['toy_humaneval', 'b']\n{ablated}")
+        assert load_settings("full", str(preset)).benchmarks == expected
+        assert load_settings("optima_multi_step", str(preset)).benchmarks == ("toy_humaneval", "b")
+    assert load_settings("full", str(preset), overrides={"benchmarks": ["toy_humaneval"]}).benchmarks == ("toy_humaneval",)
+
+
+@pytest.fixture(autouse=True)
+def another_benchmark(monkeypatch):
+    "A second benchmark that has a name and no tasks."
+    monkeypatch.setitem(tasks._registered, "b", Benchmark("b", "tests", lambda *_: []))
+
+
+def test_the_teacher_counts_by_its_content(tmp_path, monkeypatch):
+    monkeypatch.setattr("optima.settings.CHECKPOINTS", tmp_path)
+    keys = set()
+    for words in ("one", "another"):
+        make_folder(tmp_path / "toy-teacher").joinpath("config.json").write_text(words)
+        keys.add(load_settings("single", overrides={"mode": "teacher", "teacher": "toy", "base": "a/b"}).key)
+    assert len(keys) == 2 and load_settings("single", overrides={"teacher": "toy"}).to_dict()["teacher"] == "toy"
+
+
+def test_candidates_are_the_distinct_strategies():
+    overrides = {"strategies": ["none", "check", "brief", "check", "none"]}
+    assert load_settings("terse_debate", overrides=overrides).candidates == ("check", "brief")
 
 
 def test_the_tersest_prompt_has_one_name_everywhere():
     english = {"prompts": "english", "strategies": ["none", "brief"]}
-    assert load_settings("terse_debate", overrides=english).evaluation_strategy == "brief"
+    assert load_settings("terse_debate", overrides=english).candidates == ("brief",)
 
 
 def test_the_key_tells_seeds_presets_and_overrides_apart():
     settings = [load_settings("single"), load_settings("single", seed=1), load_settings("single", "smoke"),
-                load_settings("single", overrides={"evaluation_tasks": 299})]
+                load_settings("single", overrides={"evaluation_tasks": 399})]
     assert len({one.key for one in settings}) == 4
-    assert load_settings("single", overrides={"evaluation_tasks": 300}).key == settings[0].key
+    assert load_settings("single", overrides={"evaluation_tasks": 400}).key == settings[0].key
 
 
 @pytest.fixture
@@ -102,7 +159,16 @@ def test_some_settings_as_json_values():
     ({"benchmarks": ["toy_humanevil"]}, ["value of benchmarks: 'toy_humanevil'; choose one of: toy_humaneval"]),
     ({"batch_size": 0}, ["batch_size", "at least 1"]),
     ({"paradigm": "debat"}, ["paradigm", "choose one of: debate"]),
-    ({"mode": "teacher"}, ["teacher"]),
+    ({"teacher": ""}, ['mode = "teacher" needs teacher = "PATH"']),
+    ({"mode": "self", "team": "teacher", "teacher": "", "iterations": 0}, ['team = "teacher" needs teacher']),
+    ({"team": "teacher"}, ["evaluated only: iterations = 3, expected 0"]),
+    ({"team": "techer"}, ["'techer'; choose one of: teacher"]),
+    ({"evaluation_strategy": "best"}, ["not trained: iterations = 3, expected 0"]),
+    ({"evaluation_strategy": "best", "iterations": 0, "strategies": ["none"]}, ["nothing to choose from"]),
+    ({"ablation_benchmarks": ["toy_humanevil"]}, ["value of ablation_benchmarks: 'toy_humanevil'; choose one of: toy_humaneval"]),
+    ({"ablation_benchmarks": "toy_humaneval"}, ["ablation_benchmarks", "a list of texts"]),
+    ({"iteration_tasks": 0}, ["iteration_tasks = 0", "at least 1"]),
+    ({"development_tasks": 1.5}, ["development_tasks = 1.5", "a whole number"]),
     ({"task_weight": 0, "efficiency_weight": 0, "format_weight": 0}, ["all 0"]),
     ({"system": "single"}, ["unknown setting 'system'"]),
 ])

@@ -13,7 +13,17 @@ import pytest
 
 from optima import store as store_module
 from optima.errors import OptimaError
-from optima.store import Store, aside, folder_digest, make_folder, stage_key, verify, write_json, write_text
+from optima.store import (
+    STAGE_VERSIONS,
+    Store,
+    aside,
+    folder_digest,
+    make_folder,
+    stage_key,
+    verify,
+    write_json,
+    write_text,
+)
 
 WORK = """
 import sys, time
@@ -124,7 +134,7 @@ def test_a_finished_stage_is_not_made_again(tmp_path):
     again = Store(tmp_path).stage("evaluate", {"n": 1}, inputs=["a"]).make(lambda folder: pytest.fail("made again"))
     assert again.file("scores.json").read_text() == "[1]"
     about = json.loads(again.file("settings.json").read_text())
-    assert about == {"stage": "evaluate", "version": 1, "inputs": ["a"], "settings": {"n": 1}}
+    assert about == {"stage": "evaluate", "version": STAGE_VERSIONS["evaluate"], "inputs": ["a"], "settings": {"n": 1}}
     with pytest.raises(KeyError, match="not a file of"):
         again.file("nothing.json")
 
