@@ -15,7 +15,7 @@ from .tasks import Task
 from .toyfunctions import DIGITS, MOST, Family, benchmark_of, humaneval, mbpp
 
 # %% ../nbs/core/24_toyquestions.ipynb #c6988545
-PEOPLE = tuple("ana ben cid dora eli fay gus hana ivo jana kai lena max nora otto pia".split())
+PEOPLE = ("ana", "ben", "cid", "dora", "eli", "fay", "gus", "hana", "ivo", "jana", "kai", "lena", "max", "nora", "otto", "pia")
 LINKS = ("mother", "boss", "friend", "teacher")  # from a person to a person
 VALUES = {  # from a person to something else
     "city": ("rome", "oslo", "lima", "cairo", "paris", "delhi", "quito", "bonn"),
