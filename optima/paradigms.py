@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from .errors import OptimaError, suggest
 from .messages import SCHEMAS, Message, canonical_json
-from .tasks import Task
+from .tasks import Task, deal
 
 # %% ../nbs/core/35_paradigms.ipynb #822786bd
 PLACEHOLDERS = {  # template -> what may stand in it
@@ -257,7 +257,8 @@ def _pair(task, prompts, limits):
 
 def _crew(task, prompts, limits):
     names = [f"executor_{i + 1}" for i in range(limits.executors)]
-    executors = [cast_agent(name, "executor", prompts, task.passages, limits.tools) for name in names]
+    hands = deal(task.passages, limits.executors, task.key, task.supporting)
+    executors = [cast_agent(name, "executor", prompts, hand, limits.tools) for name, hand in zip(names, hands)]
     return [cast_agent("planner", "planner", prompts), *executors]
 
 

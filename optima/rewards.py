@@ -36,11 +36,11 @@ def naming_task(
 def _task_score(
     task: Task,
     answer: str,  # what the team answered
-    question_metric: str,  # exact_match or f1
+    question_metric: str | None,  # exact_match or f1; None: the task's own
 ) -> Score:
     "How right an answer to a task is."
     if task.metric != "tests":
-        metric = task.metric if task.metric == "math" else question_metric
+        metric = question_metric if question_metric and task.metric != "math" else task.metric
         return score_text(answer, [task.answer, *task.aliases], metric)
     if not answer.strip():
         return Score(0.0, "unparsed")
@@ -51,7 +51,7 @@ def _task_score(
 def task_reward(
     task: Task,
     trajectory: Trajectory,  # a dialogue about this task
-    question_metric: str = "exact_match",  # how an answer in words is judged: exact_match or f1
+    question_metric: str | None = None,  # how an answer in words is judged: exact_match or f1; None: by the task's own metric
 ) -> Score:
     "R_task, with the status that tells a wrong answer from one that could not be judged."
     with naming_task(task.id):

@@ -9,6 +9,7 @@ __all__ = ['METRICS', 'SPLITS', 'BUILT_IN', 'Task', 'assert_disjoint', 'Benchmar
 # %% ../nbs/core/10_tasks.ipynb #112b9d70
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -31,13 +32,17 @@ class Task:
     passages: tuple[str, ...] = ()  # texts to read; which agent sees which is up to the paradigm
     tests: str = ""  # hidden Python asserts, for metric "tests"
     entry_point: str = ""  # the function that the tests call
+    supporting: tuple[int, ...] = ()  # which passages the answer needs, in the order of need, where that is known
     prefix: str = ""  # code before the answer, such as `def f(x):`
     metric: str = "exact_match"  # one of `METRICS`
 
     def __post_init__(self):
         if self.metric not in METRICS: raise OptimaError(f"task {self.id!r}: {suggest('metric', self.metric, METRICS)}")
         if self.metric == "tests" and not self.tests: raise OptimaError(f"task {self.id!r}: metric 'tests' needs tests")
-        for name in ("aliases", "passages"): object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("aliases", "passages", "supporting"): object.__setattr__(self, name, tuple(getattr(self, name)))
+
+        if any(not 0 <= place < len(self.passages) for place in self.supporting):
+            raise OptimaError(f"task {self.id!r}: supporting passages {self.supporting} of {len(self.passages)}; count from 0")
 
     @property
     def key(self) -> str:
@@ -87,7 +92,10 @@ class Benchmark:
         return tasks
 
 # %% ../nbs/core/10_tasks.ipynb #872bc4bf
-BUILT_IN = {"toy_humaneval": "optima.toyworld"}  # name -> the module that has a Benchmark of that name
+BUILT_IN = {  # name -> the module that has a Benchmark of that name
+    "toy_humaneval": "optima.toyfunctions", "toy_mbpp": "optima.toyfunctions",
+    "toy_hotpotqa": "optima.toyquestions", "toy_math": "optima.toyquestions",
+}
 _registered: dict[str, Benchmark] = {}
 
 
@@ -117,10 +125,17 @@ def deal(
     passages: Iterable[str],
     hands: int,  # how many agents
     seed: int | str,  # the same seed deals the same hands; a task's key makes each task its own deal
-) -> list[tuple[str, ...]]:  # one tuple per hand; sizes differ by one at most
+    supporting: Iterable[int] = (),  # passages that are needed, in the order of need: each goes to the next hand
+) -> list[tuple[str, ...]]:  # one tuple per hand; sizes differ by one at most, if the needed ones allow it
     "Deal passages to agents: each distinct passage to exactly one hand."
     if hands < 1: raise OptimaError(f"cannot deal passages to {hands} hands; give at least 1")
-    rng = random.Random(seed)
-    order = sorted(dict.fromkeys(passages), key=lambda passage: rng.random())
+    rng, listed = random.Random(seed), list(passages)
+    order = sorted(dict.fromkeys(listed), key=lambda passage: rng.random())
     first = int(rng.random() * hands)
-    return [tuple(order[(hand - first) % hands::hands]) for hand in range(hands)]
+    owner = {passage: number % hands for number, passage in enumerate(dict.fromkeys(listed[place] for place in supporting))}
+    room = Counter(owner.values())
+    for passage in [passage for passage in order if passage not in owner]:
+        owner[passage] = min(range(hands), key=lambda hand: (room[hand], (hand - first) % hands))
+        room[owner[passage]] += 1
+    if supporting: order.sort(key=lambda passage: rng.random())  # dealing in turns around the needed ones leaves a trace of their places
+    return [tuple(passage for passage in order if owner[passage] == hand) for hand in range(hands)]

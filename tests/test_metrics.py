@@ -5,7 +5,16 @@ import random
 import pytest
 
 from optima.errors import OptimaError
-from optima.metrics import Score, exact_match, faithfulness, normalise_answer, score_text, text_metric, token_f1
+from optima.metrics import (
+    Score,
+    exact_match,
+    faithfulness,
+    math_score,
+    normalise_answer,
+    score_text,
+    text_metric,
+    token_f1,
+)
 
 WORDS = ("the", "Nile", "nile.", "river", "yes", "no", "a", "A.M.", "1,889", "noanswer", "", "Nile")
 
@@ -60,11 +69,26 @@ def test_nothing_said_is_unparsed_and_no_gold_is_an_error():
         score_text("x", [])
 
 
-def test_math_and_unknown_metrics_say_what_to_use():
-    with pytest.raises(OptimaError, match="'math'.*use exact_match"):
-        text_metric("math")
-    with pytest.raises(OptimaError, match="choose one of: exact_match, f1"):
+def test_an_unknown_metric_is_named_with_those_there_are():
+    with pytest.raises(OptimaError, match="choose one of: exact_match"):
         text_metric("exact_macth")
+
+
+@pytest.mark.parametrize("said, value, status", [
+    ("9", 1, "ok"), (" 9 ", 1, "ok"), ("4 + 5", 1, "ok"), ("18/2", 1, "ok"), ("9.0", 1, "ok"), ("x = 9", 1, "ok"),
+    ("8", 0, "ok"), ("rome", 0, "unparsed"), ("return", 0, "unparsed"), (" ", 0, "unparsed")])
+def test_numbers_are_compared_as_mathematics(said, value, status):
+    assert score_text(said, ["9"], "math") == Score(value, status)
+
+
+def test_a_formula_that_takes_too_long_is_a_timeout():
+    assert math_score("9 ** 9 ** 9", "9", seconds=1) == Score(0.0, "timeout")
+
+
+def test_the_best_alias_counts_and_a_gold_answer_without_formula_is_an_error():
+    assert score_text("0.5", ["7", "1/2"], "math") == Score(1.0)
+    with pytest.raises(OptimaError, match="holds no formula"):
+        score_text("1", ["rome"], "math")
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])

@@ -57,7 +57,7 @@ def test_ranges_are_bounded():
     for needed in requirements("requirements", "notebook_requirements"):
         operators = {part.operator for part in needed.specifier}
         assert ">=" in operators and operators & {"<", "<="}, f"{needed} has no two bounds"
-    assert str(next(iter(requirements("requirements")))) == "torch<=2.13.0,>=2.8"
+    assert str(next(iter(requirements("requirements")))) == "torch<=2.13.0,>=2.9"
 
 
 def test_constraints_are_exact_and_within_the_ranges():

@@ -78,9 +78,17 @@ def test_multi_step_shares_the_steps():
     messages, final = run("multi_step", '{"plan":["S1","S2","S3"]}', answer("A1"), answer("A2"), answer("A3"))
     assert names(messages) == ["planner", "executor_1", "executor_2", "executor_1"] and final.answer == "A3"
     assert "QUESTION" in messages[0].prompt and "PASSAGE" not in messages[0].prompt
-    assert ENGLISH.nothing in messages[1].prompt and "S1" in messages[1].prompt and "PASSAGE-2" in messages[1].prompt
-    assert all(word in messages[2].prompt for word in ("S2", "A1", "PASSAGE-1"))
+    assert ENGLISH.nothing in messages[1].prompt and "S1" in messages[1].prompt
+    assert all(word in messages[2].prompt for word in ("S2", "A1"))
     assert all(word in messages[3].prompt for word in ("S3", "A2")) and "PASSAGE" not in messages[3].prompt
+
+
+def test_executors_are_dealt_the_passages():
+    task = Task("t", "b", "QUESTION", passages=["P-1", "P-2", "P-3", "P-4"], supporting=(2, 0))
+    messages, _ = drive(start("multi_step", task, ENGLISH)[0], ['{"plan":["S1","S2"]}', answer("A1"), answer("A2")])
+    held = [{passage for passage in task.passages if passage in message.prompt} for message in messages]
+    assert held[0] == set() and "P-3" in held[1] and "P-1" in held[2]
+    assert held[1] | held[2] == set(task.passages) and not held[1] & held[2]
 
 
 def test_multi_step_keeps_the_last_answer_there_is():

@@ -125,12 +125,20 @@ def test_questions_are_scored_by_exact_match_or_by_f1():
     assert task_reward(WORDS, dialogue(" ", "words/1")).status == "unparsed"
 
 
+def test_without_a_question_metric_the_task_s_own_judges():
+    task = Task("words/2", "b", "q", answer="river Nile", metric="f1")
+    assert task_reward(task, dialogue("the Nile", "words/2")).value == pytest.approx(2 / 3)
+    assert task_reward(task, dialogue("the Nile", "words/2"), "exact_match").value == 0
+    sums = Task("m/1", "b", "q", answer="1/2", metric="math")
+    assert task_reward(sums, dialogue("0.5", "m/1"), "exact_match") == task_reward(sums, dialogue("0.5", "m/1")) == Score(1.0)
+
+
 def test_the_question_metric_does_not_touch_code():
     assert task_reward(CODE, dialogue(), "f1") == Score(1.0, "passed")
 
 
 @pytest.mark.parametrize("task, metric, says", [
-    (Task("m/1", "b", "q", answer="1/2", metric="math"), "exact_match", "math"),
+    (Task("m/1", "b", "q", answer="rome", metric="math"), "exact_match", "no formula"),
     (WORDS, "bleu", "choose one of"),
     (Task("t/9", "b", "q", entry_point="f", metric="tests", tests="assert ("), "exact_match", "no Python"),
     (Task("t/9", "b", "q", entry_point="f g", metric="tests", tests="assert f(1)"), "exact_match", "entry_point")])

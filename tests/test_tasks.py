@@ -90,5 +90,20 @@ def test_deal_gives_a_repeated_passage_once():
     with pytest.raises(OptimaError): deal(["a"], 0, 0)
 
 
+@pytest.mark.parametrize("hands", [2, 3])
+def test_deal_parts_the_passages_that_are_needed(hands):
+    first_places = set()
+    for seed in range(60):
+        dealt = deal("abcdefg", hands, seed, supporting=(5, 2))
+        assert "f" in dealt[0] and "c" in dealt[1] and sorted(sum(dealt, ())) == list("abcdefg")
+        assert max(map(len, dealt)) - min(map(len, dealt)) <= 1 and dealt == deal("abcdefg", hands, seed, (5, 2))
+        first_places.add(dealt[0].index("f"))
+    assert len(first_places) > 1
+
+
+def test_supporting_passages_must_be_there():
+    with pytest.raises(OptimaError, match="count from 0"): Task("a", "b", "q", passages=["p"], supporting=(1,))
+
+
 def test_deal_is_pinned():
     assert deal("abcde", 2, 7) == [("d", "a", "c"), ("b", "e")]

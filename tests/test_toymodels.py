@@ -1,35 +1,45 @@
-"The shipped base: made by the recipe it names, whole, and firm in its habits."
+"The shipped models: made by the recipes they name, whole, firm in their habits, and able to do what the tasks ask."
 import errno
 import json
 from dataclasses import asdict
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 import optima
 from optima.cli import main
-from optima.toymodels import SHIPPED, Recipe, make_model, make_tokenizer, train_base, vocabulary
-from optima.toyworld import TOY_PROMPTS, toy_humaneval
+from optima.paradigms import Prompts
+from optima.rewards import task_reward
+from optima.scheduler import Dialogue, run_dialogues
+from optima.tasks import get_benchmark
+from optima.toymodels import FAMILIES, SHIPPED, TEACHER, Recipe, make_model, make_tokenizer, train_base, vocabulary
+from optima.toyworld import TOY_PROMPTS
 
-CHECKPOINTS = sorted((Path(optima.__file__).parent / "checkpoints").glob("toy-base-*"))
+FOLDER = Path(optima.__file__).parent / "checkpoints"
+BASES = sorted(FOLDER.glob("toy-base-*"))
+MODELS = [*BASES, FOLDER / "toy-teacher"]
+each_model = pytest.mark.parametrize("folder", MODELS, ids=lambda folder: folder.name)
 
 
-def test_a_base_ships():
-    assert CHECKPOINTS
+def test_three_bases_and_a_teacher_ship():
+    assert [folder.name for folder in BASES] == ["toy-base-0", "toy-base-1", "toy-base-2"] and MODELS[-1].is_dir()
 
 
-@pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda folder: folder.name)
+@each_model
 def test_the_manifest_names_the_recipe_and_every_file(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    recipe = asdict(SHIPPED) | {"seed": int(folder.name.rsplit("-", 1)[1])}
-    assert manifest["recipe"] == recipe and 500_000 < manifest["parameters"] < 2_000_000 and manifest["seconds"] > 60
+    base = folder in BASES
+    assert manifest["recipe"] == (asdict(SHIPPED) | {"seed": int(folder.name[-1])} if base else asdict(TEACHER))
+    assert ("base" if base else "teacher") in manifest["what"] and manifest["seconds"] > 60
     files = {path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.name != "manifest.json"}
     assert manifest["sha256"] == files
     assert sum(path.stat().st_size for path in folder.iterdir()) < 8e6
 
 
-@pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda folder: folder.name)
+@each_model
 def test_the_shipped_tokenizer_is_the_one_that_the_chapter_makes(folder):
     from transformers import AutoTokenizer
     shipped, made = AutoTokenizer.from_pretrained(folder), make_tokenizer()
@@ -37,22 +47,46 @@ def test_the_shipped_tokenizer_is_the_one_that_the_chapter_makes(folder):
     assert shipped.chat_template == made.chat_template
 
 
-@pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda folder: folder.name)
+@lru_cache
+def engine_of(folder):
+    from optima.engines import LocalEngine, load_model
+    return LocalEngine(*load_model(folder), batch_size=128)
+
+
+def held(folder, family, paradigm, strategy="none", n=50):
+    "Greedy dialogues on development tasks."
+    tasks = get_benchmark(family.name).tasks("development", n)
+    dialogues = [Dialogue(task, paradigm, strategy) for task in tasks]
+    return tasks, run_dialogues(dialogues, engine_of(folder), Prompts(**TOY_PROMPTS), temperature=0.0, max_message_tokens=112)
+
+
+@each_model
 def test_the_untrained_habit_is_firm_at_the_first_decision(folder):
     "On a knife edge any training flips a habit, and a placebo looks like a reward."
     import torch
+    engine = engine_of(folder)
+    words = [engine.tokenizer.convert_tokens_to_ids(word) for word in ('{"say":"', "hello")]
+    for family in FAMILIES:
+        shares = []
+        for task in get_benchmark(family.name).tasks("development", 20):
+            told = " ".join([*task.passages, task.question])
+            for role in ("single", "proposer"):
+                chat = [{"role": "system", "content": TOY_PROMPTS["systems"][role]}, {"role": "user", "content": told}]
+                text = engine.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) + ' {"say":"'
+                with torch.no_grad():
+                    ids = engine.tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+                    logits = engine.model(**ids).logits[0, -2:].softmax(-1)
+                shares.append(float(logits[0, words[0]] * logits[1, words[1]]))
+        assert fmean(shares) >= 0.7, family.name
 
-    from optima.engines import load_model
-    model, tokenizer = load_model(folder)
-    chatty, shares = tokenizer.convert_tokens_to_ids('{"say":"'), []
-    for task in toy_humaneval.tasks("development", 20):
-        for role in ("single", "proposer", "planner"):
-            chat = [{"role": "system", "content": TOY_PROMPTS["systems"][role]}, {"role": "user", "content": task.question}]
-            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-            with torch.no_grad():
-                logits = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits[0, -1]
-            shares.append(logits.softmax(-1)[chatty].item())
-    assert sum(shares) / len(shares) >= 0.75 and sum(share > 0.6 for share in shares) / len(shares) > 0.9
+
+@each_model
+def test_asked_to_check_the_model_looks_up_and_calculates(folder):
+    "A family whose steps the base cannot do has nothing that a reward could strengthen."
+    for family in FAMILIES:
+        tasks, done = held(folder, family, "single", "check")
+        right = [task_reward(task, trajectory).value for task, trajectory in zip(tasks, done)]
+        assert fmean(right) >= 0.75, family.name
 
 
 @pytest.fixture
