@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROMPTS', 'TOKENIZER', 'SHARED', 'KEEP', 'REWARD', 'TRAINING', 'tokenizer_digest', 'Team', 'teacher', 'provenance',
-           'talk_settings', 'run_shard', 'in_students_tokens', 'write_shards', 'read_shards', 'read_json',
+           'talk_settings', 'run_shard', 'in_students_tokens', 'write_shards', 'read_shards', 'read_json', 'draw',
            'training_tasks', 'evaluation_tasks', 'development_tasks', 'generate', 'stream', 'give_rewards',
            'rank_stage', 'select_stage', 'train', 'evaluate_stage', 'read_columns', 'choose_stage', 'iteration_summary',
            'stage_cost', 'Course', 'measure', 'iterate', 'evaluate', 'run_benchmark', 'refuse_leaks', 'run_experiment',
@@ -30,7 +30,7 @@ from .scheduler import Dialogue, run_dialogues
 from .selection import select
 from .settings import Settings, model_digest
 from .store import Stage, Store, aside, digest, folder_digest, folder_files, write_json
-from .tasks import Task, assert_disjoint, get_benchmark
+from .tasks import Benchmark, Task, assert_disjoint, get_benchmark
 from .toyworld import TOY_PROMPTS
 
 # %% ../nbs/core/65_loop.ipynb #a23ea2d3
@@ -147,6 +147,12 @@ def read_json(path: Path):
 KEEP = "*-[0-9]*"  # shards and their costs survive a killed run
 
 
+@lru_cache(maxsize=16)
+def draw(benchmark: Benchmark, split: str, count: int, seed: int) -> tuple[Task, ...]:
+    "A benchmark's tasks, drawn once for all stages."
+    return tuple(benchmark.tasks(split, count, seed))
+
+
 def training_tasks(
     settings: Settings,
     benchmark: str,
@@ -154,17 +160,17 @@ def training_tasks(
 ) -> list[Task]:
     "A benchmark's tasks of one iteration; no task comes twice in a run."
     count = settings.tasks_per_iteration
-    return get_benchmark(benchmark).tasks("train", iteration * count, settings.seed)[-count:]
+    return list(draw(get_benchmark(benchmark), "train", iteration * count, settings.seed)[-count:])
 
 
 def evaluation_tasks(settings: Settings, benchmark: str) -> list[Task]:
     "The tasks that every system and every seed is evaluated on."
-    return get_benchmark(benchmark).tasks(settings.evaluation_split, settings.evaluation_tasks)
+    return list(draw(get_benchmark(benchmark), settings.evaluation_split, settings.evaluation_tasks, 0))
 
 
 def development_tasks(settings: Settings, benchmark: str) -> list[Task]:
     "The tasks on which something is chosen."
-    return get_benchmark(benchmark).tasks("development", settings.development_tasks)
+    return list(draw(get_benchmark(benchmark), "development", settings.development_tasks, 0))
 
 
 def generate(store: Store, team: Team, benchmark: str, iteration: int) -> Stage:

@@ -33,6 +33,11 @@ def trained(system: str) -> bool:
     return system in ABLATIONS or system.startswith(("optima", "random"))
 
 
+def efficiency_weight(system: str) -> float:
+    "The efficiency weight that a system's name tells."
+    return float(system.removeprefix("efficiency_")) if system.startswith("efficiency_") else 0.3 * (system != "without_efficiency")
+
+
 def columns(right: float, tokens: float, seed, tasks: int = 60) -> dict:
     "Made-up columns; tasks have a difficulty that all systems share."
     rng, difficulty = np.random.default_rng(seed), np.random.default_rng(7).uniform(-0.3, 0.3, tasks)
@@ -89,7 +94,8 @@ def line(system: str, seed: int, benchmarks=("toy_humaneval",), tasks: int = 60)
     strategy = "brief" if system.startswith("terse") else "none"
     return {"key": digest([system, seed]), "system": system, "preset": "synthetic", "seed": seed,
             "settings": {"base": "toy", "mode": "self", "paradigm": paradigm(system), "training_steps": 24,
-                         "iterations": STEPS if learned else 0, "task_weight": 0.5, "efficiency_weight": 0.3,
+                         "iterations": STEPS if learned else 0, "task_weight": 0.5, "format_weight": 0.2,
+                         "efficiency_weight": efficiency_weight(system),
                          "stages": [f"{entry['stage']}-{entry['key']}" for entry in stages]},
             "results": {
                 "evaluation": evaluation,

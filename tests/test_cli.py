@@ -236,7 +236,7 @@ def test_reproduce_prints_tables_and_where_the_rest_is(filled, monkeypatch, caps
     assert cli.main(["reproduce"]) == 0
     output = capsys.readouterr().out
     headings = [text for text in output.splitlines() if "optima report" in text]
-    assert [text.split(":")[0] for text in headings] == list(launcher.ARTEFACTS) and "report: runs/report.html" in output
+    assert [text.split()[0] for text in headings] == list(launcher.ARTEFACTS) and "report: runs/report.html" in output
     assert "sampled" not in output
     failed = launcher.Job("single-toy-0", Path(), Path(), {}, code=1)
     for code in (1, 2):

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from optima import tasks
+from optima import loop, tasks
 from optima.errors import OptimaError
 from optima.loop import (
     Team,
@@ -28,7 +28,6 @@ from optima.messages import read_jsonl
 from optima.settings import ABLATIONS, SYSTEMS, load_settings
 from optima.store import Store
 from optima.tasks import Benchmark, get_benchmark
-from optima.toyworld import load_functions
 
 BASE = str(load_settings("single", "smoke").base_folder)
 TINY = {"benchmarks": ("toy_humaneval",), "tasks_per_iteration": 4, "evaluation_tasks": 3, "iteration_tasks": 2,
@@ -46,7 +45,8 @@ def two_benchmarks(monkeypatch):
     "Two benchmarks, `one` and `two`, of other functions each."
     def loader(offset):
         def load(split, n, seed):
-            return [dataclasses.replace(task, id=f"{offset}-{task.id}") for task in load_functions(split, n, seed + offset)]
+            drawn = get_benchmark("toy_humaneval").load(split, n, seed + offset)
+            return [dataclasses.replace(task, id=f"{offset}-{task.id}") for task in drawn]
         return load
 
     for name, offset in (("one", 1000), ("two", 2000)):
@@ -212,6 +212,25 @@ def test_the_best_prompt_is_chosen_by_reward_benchmark_by_benchmark(tmp_path):
     assert said == set(chosen.values()) and line["results"]["iteration_evaluation"] == {"one": [], "two": []}
 
 
+def test_a_choice_goes_on_from_the_shards_that_are_there(tmp_path, monkeypatch):
+    settings = tiny("terse_debate", strategies=("none", "brief", "polite"), shard_dialogues=2)
+    team, run_shard, runs = Team(settings.base_folder, settings), loop.run_shard, []
+
+    def interrupted(*arguments):
+        runs.append(arguments)
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        return run_shard(*arguments)
+
+    monkeypatch.setattr(loop, "run_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        choose_stage(Store(tmp_path / "again"), team, "one")
+    stages = [choose_stage(Store(tmp_path / name), team, "one") for name in ("again", "whole")]
+    assert len(runs) == 2 + 1 + 2  # stopped, the rest, and all
+    for name in ("choice.json", "shard-00000.jsonl", "shard-00001.jsonl"):
+        assert stages[0].file(name).read_bytes() == stages[1].file(name).read_bytes()
+
+
 def test_other_weights_choose_again_from_the_same_team(tmp_path):
     store, keys = Store(tmp_path), set()
     for weight in (0.3, 3.0):
@@ -221,7 +240,7 @@ def test_other_weights_choose_again_from_the_same_team(tmp_path):
 
 
 def test_a_task_that_is_trained_or_chosen_on_and_evaluated_stops_the_run(monkeypatch):
-    leaky = Benchmark("leaky", "tests", lambda split, n, seed: load_functions("train", n, seed))
+    leaky = Benchmark("leaky", "tests", lambda split, n, seed: get_benchmark("one").load("train", n, seed))
     monkeypatch.setitem(tasks._registered, "leaky", leaky)
     for system in ("optima_debate", "terse_debate"):
         with pytest.raises(OptimaError):

@@ -171,3 +171,11 @@ def test_the_reward_that_chooses_separates_from_the_control():
     settings = {"threshold": -1, "keep_share": 0.5, "seed": 0}
     mean = {how: sum(one.rewards["total"] for one in select(made, how=how, **settings)) / 20 for how in ("reward", "random")}
     assert mean["reward"] > mean["random"] + 0.2
+
+
+@pytest.mark.parametrize("total", [lambda rng: 0.0, lambda rng: rng.random(), lambda rng: 1.0], ids=["none", "some", "all"])
+def test_without_a_threshold_every_reward_selects_as_many(total):
+    rng = random.Random(1)
+    made = [earned(f"t/{task}", sample, total(rng), rng.choice(STRATEGIES)) for task in range(96) for sample in range(8)]
+    chosen = {how: select(made, threshold=-1.0, keep_share=0.5, seed=0, how=how) for how in ("reward", "random")}
+    assert [len({one.task for one in chosen[how]}) for how in chosen] == [48, 48]
