@@ -90,7 +90,7 @@ def test_bootstrap_is_the_plain_loop():
 
 
 def test_known_intervals():
-    assert interval(bootstrap([np.full((2, 9), 0.25)])) == (0.25, 0.25)
+    assert interval(bootstrap([np.full((2, 9), 0.25)])) == pytest.approx((0.25, 0.25))
     assert interval(np.arange(101.0)) == pytest.approx((2.5, 97.5))
     seeds_only = bootstrap([np.array([[0.0] * 5, [1.0] * 5])])
     assert set(np.round(seeds_only, 9)) == {0.0, 0.5, 1.0}
