@@ -28,8 +28,8 @@ PHRASES = {
         "hello team …", "hello everyone …", "hello there …", "hi team …", "hi everyone …", "i am happy to …", "happy to help …",
         "i hope this helps …", "hope this helps …", "tell me if …", "let me know …", "feel free to …",
         "you ask me to …", "you asked me to …", "the task is to …", "the question asks …", "we are asked to …",
-        "you say …", "you said …", "my first try is …", "let me look at it again", "here is my plan for the team",
-        "here is my plan", "now we have …", "i change it to …"),
+        "you say …", "you said …", "my first try is …", "let me look again", "let me look at it again",
+        "here is my plan for the team", "here is my plan", "now we have …", "i change it to …"),
 }  # an open phrase (…) reaches to the end of its sentence
 
 # %% ../nbs/core/70_evaluation.ipynb #05b939df
