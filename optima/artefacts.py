@@ -23,8 +23,10 @@ import numpy as np
 from optima.evaluation import (
     ABLATIONS,
     SPOKEN,
+    benchmarks_of,
     bootstrap,
     cells_of,
+    compare,
     comparisons,
     default_pairs,
     gather,
@@ -32,6 +34,7 @@ from optima.evaluation import (
     matched,
     report_rows,
     seed_means,
+    summary,
     system_order,
 )
 from optima.results import (
@@ -232,16 +235,16 @@ def cost_table(
     "The article's Table 3: tokens over those of a single agent."
     systems = sorted({line["system"] for line in lines}, key=system_order)
     if "single" not in systems: return None
-    rows, article = rows_of(report_rows(lines, {}), decoding), article_values("table3")
-    shown = [row for row in rows if row["benchmark"] == headline(rows)]
-    compared = {row["system"]: row for row in rows_of(comparisons(lines, [(name, "single") for name in systems]), decoding)
-                if row["benchmark"] == headline(rows)}
+    cells, article = gather(lines), article_values("table3")
+    shown = [{"system": name} | summary(cells_of(cells, name, "mean", decoding))
+             | compare(*matched(cells, name, "single", "mean", decoding)) for name in systems]
+    names = [name for name in benchmarks_of(cells, "single", decoding) if name != "mean"]
     def theirs(name): return lambda row: published_text(article.get(COSTS.get(row["system"]), {}).get(name))
     columns = {"ours: system": lambda row: row["system"], "ours: tokens [95 %]": lambda row: row_cell(row, "tokens", 1),
-               "ours: × single [95 %]": lambda row: ratio_text(compared[row["system"]]),
+               "ours: × single [95 %]": ratio_text,
                "article: system": lambda row: COSTS.get(row["system"], "–"),
                "article: tokens": theirs("tokens"), "article: × single": theirs("relative_cost")}
-    return Table(shown, columns, f"{whose(lines)}, {benchmark_words(headline(rows))}, {decoding} decoding, and the article's Table 3; {resampled(shown)}")
+    return Table(shown, columns, f"{whose(lines)}, {benchmark_words(names[0] if len(names) == 1 else 'mean')}, {decoding} decoding, and the article's Table 3; {resampled(shown)}")
 
 # %% ../nbs/core/77_artefacts.ipynb #a2eeeaec
 TABLE4 = {"without_efficiency": "without efficiency reward", "without_format": "without format reward",
@@ -255,10 +258,10 @@ def ablation_lines(lines: list[dict]) -> list[dict]:
     return rows if any(line["system"] == "full" for line in rows) else []
 
 
-def against_full(lines: list[dict]) -> list[dict]:
+def against_full(lines: list[dict], decoding: str | None = None) -> list[dict]:
     "Each ablation against `full`, paired."
     systems = sorted({line["system"] for line in lines} - {"full"}, key=system_order)
-    return comparisons(lines, [(system, "full") for system in systems])
+    return comparisons(lines, [(system, "full") for system in systems], decoding)
 
 # %% ../nbs/core/77_artefacts.ipynb #d4b11478
 def ablation_table(
@@ -268,7 +271,7 @@ def ablation_table(
     "The article's Table 4: score and tokens of each row, the difference to `full`, and the article's numbers."
     lines = ablation_lines(lines)
     if not lines: return None
-    shown, compared = rows_of(report_rows(lines, {}), decoding), rows_of(against_full(lines), decoding)
+    shown, compared = (rows_of(rows, decoding) for rows in (report_rows(lines, {}, decoding), against_full(lines, decoding)))
     ours, differ = ({(row["system"], row["benchmark"]): row for row in each} for each in (shown, compared))
     whole, twins, article = headline(shown), twins_of(shown), article_values("table4")
     def value(name, key, digits): return lambda system: row_cell(ours.get((system, name)), key, digits)
@@ -291,7 +294,7 @@ def difference_text(row: dict | None) -> str:
 # %% ../nbs/core/77_artefacts.ipynb #ffa98664
 def ablation_words(lines: list[dict], decoding: str = "greedy") -> list[str]:
     "Each ablation against `full`, in a sentence."
-    rows = rows_of(against_full(ablation_lines(lines)), decoding)
+    rows = rows_of(against_full(ablation_lines(lines), decoding), decoding)
     return [finding(row) for row in rows if row["benchmark"] == headline(rows)]
 
 # %% ../nbs/core/77_artefacts.ipynb #5531de6e
@@ -410,7 +413,7 @@ def weight_rows(
     weights = {line["system"]: (weight_of(line), weight_of(line) / sum(
         line["settings"][f"{name}_weight"] for name in ("task", "efficiency", "format"))) for line in grid}
     if len(weights) < 2: return []
-    rows = rows_of(report_rows(grid, {}), decoding)
+    rows = rows_of(report_rows(grid, {}, decoding), decoding)
     rows = [row for row in rows if row["benchmark"] == (benchmark or headline(rows))]
     rows = [row | dict(zip(("weight", "share"), weights[row["system"]]), front=not dominated(row, rows)) for row in rows]
     return sorted(rows, key=lambda row: row["weight"])
@@ -461,7 +464,7 @@ def weight_table(
     if not rows: return None
     grid = [line for line in lines if in_grid(line)]
     pairs = [(row["system"], "full") for row in rows if any(line["system"] == "full" for line in grid) and row["system"] != "full"]
-    beside = {row["system"]: row for row in rows_of(comparisons(grid, pairs), decoding) if row["benchmark"] == rows[0]["benchmark"]}
+    beside = {row["system"]: row for row in rows_of(comparisons(grid, pairs, decoding), decoding) if row["benchmark"] == rows[0]["benchmark"]}
     columns = {
         "system": lambda row: row["system"], "efficiency weight": lambda row: f"{row['weight']:g}",
         "share of the reward": lambda row: f"{row['share']:.0%}", "score [95 %]": lambda row: row_cell(row, "score", 3),

@@ -6,8 +6,8 @@
 __all__ = ['PHRASES', 'OPEN', 'PATTERNS', 'COLUMNS', 'SPOKEN', 'TEMPERATURES', 'RESAMPLES', 'TEAMS', 'ABLATIONS', 'KEYS',
            'phrase_pattern', 'phrase_shares', 'phrase_tokens', 'evaluation_columns', 'first_tasks', 'Cell', 'fill',
            'gather', 'check_columns', 'resampling_weights', 'bootstrap', 'interval', 'check_pairs', 'differences',
-           'verdict', 'seed_means', 'tidy', 'compare', 'system_order', 'cells_of', 'benchmarks_of', 'default_pairs',
-           'matched', 'summary', 'relative_cost', 'report_rows', 'chosen_against', 'comparisons']
+           'verdict', 'seed_means', 'tidy', 'compare', 'system_order', 'cells_of', 'benchmarks_of', 'decodings_of',
+           'default_pairs', 'matched', 'summary', 'relative_cost', 'report_rows', 'chosen_against', 'comparisons']
 
 # %% ../nbs/core/70_evaluation.ipynb #fecf73fd
 import re
@@ -28,8 +28,8 @@ PHRASES = {
         "hello team …", "hello everyone …", "hello there …", "hi team …", "hi everyone …", "i am happy to …", "happy to help …",
         "i hope this helps …", "hope this helps …", "tell me if …", "let me know …", "feel free to …",
         "you ask me to …", "you asked me to …", "the task is to …", "the question asks …", "we are asked to …",
-        "you say …", "you said …", "my first try is …", "let me look at it again", "here is my plan for the team",
-        "here is my plan", "now we have …", "i change it to …"),
+        "you say …", "you said …", "my first try is …", "let me look again", "let me look at it again",
+        "here is my plan for the team", "here is my plan", "now we have …", "i change it to …"),
 }  # an open phrase (…) reaches to the end of its sentence
 
 # %% ../nbs/core/70_evaluation.ipynb #05b939df
@@ -196,8 +196,10 @@ def bootstrap(
     means = np.zeros(resamples)
     for stream, block in enumerate(blocks, start=1):
         task_weights, present = resampling_weights(block.shape[1], resamples, stream), ~np.isnan(block)
-        with np.errstate(invalid="ignore"):  # a seed that saw none of the drawn tasks has no mean
-            seed_means = (task_weights @ np.nan_to_num(block).T) / (task_weights @ present.T)
+        seed_means = task_weights @ np.nan_to_num(block).T
+        if not present.all():
+            with np.errstate(invalid="ignore"):  # a seed that saw none of the drawn tasks has no mean
+                seed_means /= task_weights @ present.T
         means += (seed_weights * seed_means).sum(axis=1)
     return means / len(blocks)
 
@@ -307,6 +309,14 @@ def benchmarks_of(cells: dict, system: str, decoding: str) -> list[str]:
     "The benchmarks of a system in order, and the mean over them."
     return [key[1] for key in sorted(cells) if key[0] == system and key[2] == decoding] + ["mean"]
 
+
+def decodings_of(cells: dict, decoding: str | None = None) -> list[str]:
+    "The decodings of all cells, greedy first, or the one that is asked for."
+    known = sorted({key[2] for key in cells})
+    if decoding and known and decoding not in known:
+        raise OptimaError(suggest("decoding", decoding, known))
+    return [name for name in known if decoding in (None, name)]
+
 # %% ../nbs/core/70_evaluation.ipynb #99370363
 def default_pairs(systems) -> list[tuple[str, str]]:  # (system, against), as far as both were run
     "Each trained team with the teacher and its controls, each ablation with `full`, and `full` with its control."
@@ -386,10 +396,11 @@ def relative_cost(cells: dict, system: str, benchmark: str, decoding: str) -> fl
 def report_rows(
     lines: list[dict],  # registry lines of one preset
     against: dict[str, str] | str | None = None,  # system -> the one it is compared with; one name for all
+    only: str | None = None,  # this decoding; None: all
 ) -> list[dict]:  # rows with the keys of `KEYS`
     "One row per decoding, system and benchmark, and a mean row per system."
     cells, rows = gather(lines), []
-    for decoding in sorted({key[2] for key in cells}):
+    for decoding in decodings_of(cells, only):
         for system in sorted({key[0] for key in cells if key[2] == decoding}, key=system_order):
             other = chosen_against(cells, system, against, decoding)
             for benchmark in benchmarks_of(cells, system, decoding):
@@ -419,6 +430,7 @@ def chosen_against(cells: dict, system: str, against, decoding: str) -> str | No
 def comparisons(
     lines: list[dict],  # registry lines of one preset
     pairs: list[tuple[str, str]] | dict | None = None,  # (system, against); or system -> against or a list of them
+    only: str | None = None,  # this decoding; None: all
 ) -> list[dict]:
     "One row per decoding, pair and benchmark: the paired differences in score and tokens and their verdicts."
     cells, rows = gather(lines), []
@@ -427,7 +439,7 @@ def comparisons(
     if isinstance(pairs, dict):
         pairs = [(name, other) for name, others in pairs.items()
                  for other in ([others] if isinstance(others, str) else others)]
-    for decoding in sorted({key[2] for key in cells}):
+    for decoding in decodings_of(cells, only):
         for system, other in pairs:
             for benchmark in benchmarks_of(cells, system, decoding):
                 ours, theirs = matched(cells, system, other, benchmark, decoding)

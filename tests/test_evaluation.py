@@ -1,5 +1,7 @@
 "Columns, intervals and verdicts: known cases exactly, coverage by simulation, refusals by their words."
 import json
+import random
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +11,7 @@ import synthetic
 from optima.errors import OptimaError
 from optima.evaluation import (
     KEYS,
+    PATTERNS,
     bootstrap,
     check_pairs,
     compare,
@@ -25,6 +28,9 @@ from optima.evaluation import (
     system_order,
     verdict,
 )
+from optima.messages import parse
+from optima.toymodels import FAMILIES
+from optima.toyworld import Habit, attempt, judgement, solution
 
 ASKED = ["system", "benchmark", "decoding", "score", "score_ci", "tokens", "tokens_ci", "prompt_tokens",
          "tokens_per_message", "turns", "valid_share", "relative_cost", "against", "difference", "difference_ci", "n",
@@ -90,7 +96,7 @@ def test_bootstrap_is_the_plain_loop():
 
 
 def test_known_intervals():
-    assert interval(bootstrap([np.full((2, 9), 0.25)])) == (0.25, 0.25)
+    assert interval(bootstrap([np.full((2, 9), 0.25)])) == pytest.approx((0.25, 0.25))
     assert interval(np.arange(101.0)) == pytest.approx((2.5, 97.5))
     seeds_only = bootstrap([np.array([[0.0] * 5, [1.0] * 5])])
     assert set(np.round(seeds_only, 9)) == {0.0, 0.5, 1.0}
@@ -304,3 +310,16 @@ def test_seeds_with_other_tasks_leave_holes():
 
 def test_no_lines_no_rows():
     assert report_rows([]) == [] and comparisons([]) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_all_that_a_chatty_agent_of_the_toy_world_adds_is_on_the_list(family):
+    rng, chatty, plain = random.Random(0), Habit("chatty", "careless", False), Habit("terse", "careless", False)
+    for _ in range(200):
+        problem = family.draw(rng)
+        working, answer = attempt(rng, family, problem, "careful")
+        for said in (solution(rng, family, problem, chatty, "", answer), judgement(rng, family, problem, chatty, answer)[0]):
+            words = re.sub("|".join(pattern.pattern for pattern in PATTERNS.values()), "", parse(said).get("say", ""), flags=re.IGNORECASE)
+            assert not words.strip()
+        kept = f'{family.question(problem)} {working} {family.check(problem)} {solution(rng, family, problem, plain, "", answer)}'
+        assert set(phrase_shares(kept).values()) == {0}
