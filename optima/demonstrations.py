@@ -35,12 +35,13 @@ def perfect_message(
     problem,
     ask: Ask,
     state,  # what the executors have so far
+    working: str,  # of the step that the executor carries out
 ) -> str:
     "What a perfect agent replies."
     role = ask.agent.role
     key = {"critic": "verdict", "planner": "plan"}.get(role, "answer")
     value = {"critic": "accept", "planner": family.plan(problem), "executor": family.write(state)}.get(role, family.answer(problem))
-    say = family.working(problem) if role in ("single", "proposer") else ""
+    say = family.working(problem) if role in ("single", "proposer") else working
     return message_text(random.Random(0), PERFECT, key, value, say=say)
 
 # %% ../nbs/core/63_demonstrations.ipynb #19da038e
@@ -55,10 +56,11 @@ def perfect_dialogue(
     dialogue, systems = start(paradigm, task, Prompts(**TOY_PROMPTS))
     ask, state = next(dialogue), family.begin(problem)
     while True:
+        working, hand = "", " ".join(ask.agent.passages)
         if ask.agent.role == "executor":
-            state = family.carry_out(problem, state, place, hand=" ".join(ask.agent.passages))
+            working, state = family.step_working(problem, state, place, hand=hand), family.carry_out(problem, state, place, hand=hand)
             place += 1
-        text = perfect_message(family, problem, ask, state)
+        text = perfect_message(family, problem, ask, state, working)
         messages.append(Message(ask.agent.name, ask.agent.role, text, ask.text, encode(text), token_source="tokenizer"))
         try: ask = dialogue.send(messages[-1])
         except StopIteration as end: return Trajectory(task.id, paradigm, "none", 0, messages, end.value.answer, systems)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PEOPLE', 'LINKS', 'VALUES', 'Fact', 'hotpotqa', 'toy_hotpotqa', 'THINGS', 'CHANGES', 'stories', 'toy_math',
-           'TOY_FAMILIES', 'fact_text', 'find', 'Puzzle', 'draw_puzzle', 'TwoHops', 'Story', 'apply_change',
+           'TOY_FAMILIES', 'fact_text', 'facts_in', 'find', 'Puzzle', 'draw_puzzle', 'TwoHops', 'Story', 'apply_change',
            'calculation', 'draw_story', 'sayable', 'Stories', 'lookups', 'sums']
 
 # %% ../nbs/core/24_toyquestions.ipynb #7fe11953
@@ -22,12 +22,17 @@ VALUES = {  # from a person to something else
     "job": ("cook", "nurse", "pilot", "judge", "baker", "actor", "miner", "clerk"),
     "pet": ("cat", "dog", "owl", "frog", "goat", "duck", "crab", "mole"),
 }
-Fact = tuple[str, str, str]  # a person, a relation, what stands at its other end
+Fact = tuple[str, str, str]  # a relation, a person, what stands at its other end
 
 
 def fact_text(fact: Fact) -> str:
-    "A fact as a passage."
+    "A fact as a sentence."
     return f"{' '.join(fact)} ."
+
+
+def facts_in(text: str) -> list[Fact]:
+    "The facts of a passage, or of several."
+    return [tuple(sentence.split()) for sentence in text.split(" .") if sentence]
 
 
 def find(
@@ -36,16 +41,21 @@ def find(
     person: str = "",  # "" takes the first fact that has the relation, whoever it is about: the careless way
 ) -> str:  # "" where there is none
     "What the first matching fact says."
-    return next((end for who, what, end in facts if what == relation and person in ("", who)), "")
+    return next((end for what, who, end in facts if what == relation and person in ("", who)), "")
 
 # %% ../nbs/core/24_toyquestions.ipynb #aba06532
 @dataclass(frozen=True)
 class Puzzle:
     "A chain of two facts, among others."
-    facts: tuple[Fact, ...]  # in the order of the passages
+    passages: tuple[tuple[Fact, ...], ...]  # facts in the order of the passages
     person: str  # where the chain begins
     link: str
     relation: str  # what is asked of the one that the link leads to
+
+    @property
+    def facts(self) -> list[Fact]:
+        "All facts, as they are read."
+        return [fact for passage in self.passages for fact in passage]
 
     @property
     def bridge(self) -> str:
@@ -55,71 +65,78 @@ class Puzzle:
 
 def draw_puzzle(rng: random.Random) -> Puzzle:
     "A random chain with its decoys, in random order."
-    person, other, bridge, decoy, third = rng.sample(PEOPLE, 5)
+    person, other, bridge, decoy, *others = rng.sample(PEOPLE, 7)
     link, second = rng.sample(LINKS, 2)
     relation, another = rng.sample(list(VALUES), 2)
     value, wrong = rng.sample(VALUES[relation], 2)
-    facts = [(person, link, bridge), (bridge, relation, value), (other, link, decoy), (decoy, relation, wrong),
-             (person, second, third), (rng.choice((bridge, third)), another, rng.choice(VALUES[another]))]
-    return Puzzle(tuple(rng.sample(facts, len(facts))), person, link, relation)
+    needed = [[(link, person, bridge), (link, other, decoy)], [(relation, bridge, value), (relation, decoy, wrong)]]
+    passages = [*(tuple(rng.sample(facts, 2)) for facts in needed),
+                ((second, others[0], others[1]),), ((another, others[2], rng.choice(VALUES[another])),)]
+    return Puzzle(tuple(rng.sample(passages, len(passages))), person, link, relation)
 
 # %% ../nbs/core/24_toyquestions.ipynb #5645ac55
 @dataclass(frozen=True)
 class TwoHops(Family):
-    "Questions whose answer takes two of six passages: the twin of HotpotQA."
+    "Questions whose answer takes two of four passages: the twin of HotpotQA."
     name: str = "toy_hotpotqa"
     metric = "f1"
 
     def problem(self, rng): return draw_puzzle(rng)
     def content(self, problem) -> str: return f"{sorted(problem.facts)} {self.question(problem)}"
-    def question(self, problem) -> str: return f"{problem.person} {problem.link} {problem.relation} ?"
-    def passages(self, problem) -> tuple[str, ...]: return tuple(map(fact_text, problem.facts))
-    def plan(self, problem) -> list[str]: return [f"{problem.person} {problem.link}", problem.relation]
+    def question(self, problem) -> str: return f"{problem.relation} {problem.link} {problem.person} ?"
+    def passages(self, problem) -> tuple[str, ...]: return tuple(" ".join(map(fact_text, passage)) for passage in problem.passages)
+    def plan(self, problem) -> list[str]: return [f"{problem.link} {problem.person}", problem.relation]
     def restate(self, problem) -> str: return f"find {self.question(problem)[:-2]}"
     def begin(self, problem) -> str: return ""
     def write(self, state: str) -> str: return state
 
     def supporting(self, problem) -> tuple[int, int]:
         "Which passages are needed, in the order of need."
-        needed = (problem.person, problem.link), (problem.bridge, problem.relation)
-        return tuple(next(i for i, fact in enumerate(problem.facts) if fact[:2] == start) for start in needed)
+        topics = [passage[0][0] for passage in problem.passages]
+        return topics.index(problem.link), topics.index(problem.relation)
 
     def hands(self, rng, problem):
-        "Each needed passage to one executor, and two of the others."
-        supporting = self.supporting(problem)
-        rest = [place for place in range(len(problem.facts)) if place not in supporting]
-        rng.shuffle(rest)
-        dealt = [[supporting[0], *rest[:2]], [supporting[1], *rest[2:]]]
-        return [" ".join(fact_text(problem.facts[place]) for place in rng.sample(hand, 3)) for hand in dealt]
+        "Each needed passage to one executor, and one of the others."
+        supporting, texts = self.supporting(problem), self.passages(problem)
+        rest = [place for place in range(len(texts)) if place not in supporting]
+        dealt = zip(supporting, rng.sample(rest, len(rest)))
+        return [" ".join(texts[place] for place in rng.sample(hand, len(hand))) for hand in dealt]
+
+    def looked_up(self, problem, state: str, place: int) -> tuple[str, str]:
+        "The relation and the person of a step."
+        return ((problem.link, problem.person), (problem.relation, state))[place]
 
     def carry_out(self, problem, state, place, careful=True, hand=""):
-        "One look-up in an executor's hand; what it does not find there, it takes from whoever has it."
-        facts = [tuple(text.split()) for text in hand.split(" .") if text]
-        who, what = ((problem.person, problem.link), (state, problem.relation))[place]
-        return careful and find(facts, what, who) or find(facts, what) or find(problem.facts, what)
+        "One look-up in an executor's hand; the careless, and who finds nothing, take the first of the relation."
+        (what, who), facts = self.looked_up(problem, state, place), facts_in(hand)
+        return careful and find(facts, what, who) or find(facts, what)
+
+    def step_working(self, problem, state, place, careful=True, hand=""):
+        what, who = self.looked_up(problem, state, place)
+        found = find(facts_in(hand), what, who) if careful else ""
+        return fact_text((what, who, found)) if found else ""
 
     def answer(self, problem, careful=True) -> str:
         return find(problem.facts, problem.relation, problem.bridge if careful else "")
 
     def working(self, problem, careful=True) -> str:
-        return fact_text((problem.person, problem.link, problem.bridge)) if careful else ""
-
-    def check(self, problem) -> str:
-        return f"{self.working(problem)} {fact_text((problem.bridge, problem.relation, self.answer(problem)))}"
+        steps = (problem.link, problem.person, problem.bridge), (problem.relation, problem.bridge, self.answer(problem))
+        return " ".join(map(fact_text, steps)) if careful else ""
 
     def guess(self, rng, problem) -> str:
-        "Whatever some passage ends with."
+        "Whatever some passage says."
         return rng.choice(problem.facts)[2]
 
     def misread(self, rng, problem) -> Puzzle:
         "Now and then the eye slips to the line about someone else."
         if rng.random() >= self.noise: return problem
-        other = next(who for who, what, _ in problem.facts if what == problem.link and who != problem.person)
+        other = next(who for what, who, _ in problem.facts if what == problem.link and who != problem.person)
         return replace(problem, person=other)
 
     def read(self, task: Task) -> Puzzle:
         "The problem behind a task."
-        return Puzzle(tuple(tuple(passage.split()[:3]) for passage in task.passages), *task.question.split()[:3])
+        relation, link, person, _ = task.question.split()
+        return Puzzle(tuple(tuple(facts_in(passage)) for passage in task.passages), person, link, relation)
 
     def task(self, problem, name: str) -> Task:
         return Task(id=f"{self.name}/{name}", benchmark=self.name, question=self.question(problem), metric=self.metric,
@@ -154,11 +171,11 @@ def apply_change(
     return number - by if verb == "gives" and careful else number + by
 
 
-def calculation(number: int, change: tuple[str, int]) -> str:
+def calculation(number: int, change: tuple[str, int], careful: bool = True) -> str:
     "A change as a sum."
     verb, by = change
-    sign, by = ("*", 2) if verb == "doubles" else ("-" if verb == "gives" else "+", by)
-    return f"{number} {sign} {by} = {apply_change(number, change)} ."
+    sign, by = ("*", 2) if verb == "doubles" else ("-" if verb == "gives" and careful else "+", by)
+    return f"{number} {sign} {by} = {apply_change(number, change, careful)} ."
 
 # %% ../nbs/core/24_toyquestions.ipynb #648f0e69
 def draw_story(rng: random.Random) -> Story:
@@ -204,11 +221,14 @@ class Stories(Family):
     def answer(self, problem, careful=True) -> str:
         return self.write(self.carry_out(problem, self.carry_out(problem, problem.start, 0), 1, careful))
 
-    def working(self, problem, careful=True) -> str: return calculation(problem.start, problem.changes[0])
+    def step_working(self, problem, state, place, careful=True, hand=""):
+        number, change, careful = problem.start if place == 0 else state, problem.changes[place], careful or place == 0
+        sayable = 0 <= apply_change(number, change, careful) <= MOST
+        return calculation(number, change, careful) if sayable else ""
 
-    def check(self, problem) -> str:
-        middle = apply_change(problem.start, problem.changes[0])
-        return f"{self.working(problem)} {calculation(middle, problem.changes[1])}"
+    def working(self, problem, careful=True) -> str:
+        middle = self.carry_out(problem, problem.start, 0)
+        return f"{self.step_working(problem, problem.start, 0)} {self.step_working(problem, middle, 1, careful)}"
 
     def guess(self, rng, problem) -> str:
         "The number after one step, or after none."
@@ -237,23 +257,23 @@ TOY_FAMILIES = (humaneval, mbpp, hotpotqa, stories)
 # %% ../nbs/core/24_toyquestions.ipynb #de4d81b6
 def lookups(
     rng: random.Random,
-    turns: int = 8,
+    turns: int = 6,
 ) -> list[tuple[str, str]]:  # what is told, and the answer
     "Passages, and what they say of one person after the other."
     problem = hotpotqa.draw(rng)
     asked = rng.choices(problem.facts, k=turns)
-    told = [f"{who} {what}" for who, what, _ in asked]
-    return list(zip([" ".join([*hotpotqa.passages(problem), told[0]]), *told[1:]], (end for *_, end in asked)))
+    told = [" ".join(fact[:2]) for fact in asked]
+    return list(zip([" ".join([*hotpotqa.passages(problem), told[0]]), *told[1:]], map(fact_text, asked)))
 
 
 def sums(
     rng: random.Random,
-    turns: int = 8,
+    turns: int = 6,
 ) -> list[tuple[str, str]]:  # what is told, and the answer
     "Sums that the world's numbers allow."
     made = []
     while len(made) < turns:
         verb = rng.choices(list(CHANGES), (0.45, 0.45, 0.1))[0]
         number, change = rng.randint(2, MOST), (verb, 2 if verb == "doubles" else int(rng.choice(DIGITS)))
-        if 0 <= apply_change(number, change) <= MOST: made.append(calculation(number, change).split(" = "))
-    return [(told, wrote.removesuffix(" .")) for told, wrote in made]
+        if 0 <= apply_change(number, change) <= MOST: made.append((calculation(number, change).split(" =")[0], calculation(number, change)))
+    return made

@@ -181,11 +181,11 @@ def view_executor(rng, family, habit):
     for place, step in enumerate(family.plan(problem)):
         method = habit.method if place % 2 == mine else draw_habit(rng).method
         start = family.begin(problem) if method == "guess" and rng.random() < 0.5 else state
-        state = family.carry_out(family.misread(rng, problem), start, place, method == "careful", hands[place % 2])
+        seen, careful, hand = family.misread(rng, problem), method == "careful", hands[place % 2]
+        working, state = family.step_working(seen, start, place, careful, hand), family.carry_out(seen, start, place, careful, hand)
         answer = family.write(state)
         if place % 2 == mine:
-            chatter = (f"you ask me to {step} .", f"now we have {answer} .")
-            text = message_text(rng, habit, "answer", answer, chatter, first=not turns)
+            text = message_text(rng, habit, "answer", answer, (f"you ask me to {step} .",), working, f"now we have {answer} .", not turns)
             turns.append((f"{'' if turns else hands[mine]} step {step} now {told}".strip(), text))
         told = answer
     return turns
