@@ -128,15 +128,15 @@ class Family:
 
 # %% ../nbs/core/22_toyfunctions.ipynb #de0d299d
 LENGTHS = {2: 0.35, 3: 0.40, 4: 0.25}  # number of steps: share
-SHORTER = {2: 0.5, 3: 0.5}
+SHORTER = {2: 0.4, 3: 0.6}
 HUMANEVAL = {  # verb -> how often it is drawn, and its operands
     "add": (3.0, DIGITS + ("y", "y")), "take away": (3.0, DIGITS + ("y", "y")), "times": (1.6, DIGITS + ("y",)),
     "over": (0.8, DIGITS), "modulo": (0.8, DIGITS), "square": (0.6, ("",)), "drop sign": (0.7, ("",)),
 }  # fmt: skip
 MBPP = {
-    "raise by": (3.0, DIGITS + ("y", "y")), "lower by": (2.4, DIGITS + ("y", "y")), "double": (1.2, ("",)),
-    "negate": (0.9, ("",)), "subtract from": (1.6, DIGITS), "cap at": (0.5, DIGITS), "at least": (0.5, DIGITS),
-    "cube": (0.6, ("",)),
+    "raise by": (2.4, DIGITS + ("y", "y")), "lower by": (2.0, DIGITS + ("y", "y")), "double": (2.2, ("",)),
+    "negate": (1.4, ("",)), "subtract from": (2.4, DIGITS), "cap at": (0.3, DIGITS), "at least": (0.3, DIGITS),
+    "cube": (1.0, ("",)),
 }  # fmt: skip
 ONCE = ("square", "cube")  # verbs that a description has once at most
 
