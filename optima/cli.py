@@ -150,24 +150,30 @@ def print_tables_of(rows: list[dict], compared: list[dict], decoding: str):
 
 
 def print_compact(lines: list[dict], name: str):
-    "Print an artefact's means over the benchmarks, greedy only: its notebook shows the rest."
+    "Print an artefact's own tables, or else the means over the benchmarks, greedy only: its notebook shows the rest."
     from optima.evaluation import report_rows
-    from optima.reading import shown_comparisons
+    from optima.reading import own_tables, shown_comparisons
 
-    rows, compared = report_rows(lines), shown_comparisons(lines)
-    means = [[row | {"benchmark": "all"} for row in table if row["benchmark"] == "mean"] for table in (rows, compared)]
-    print(f"\n{name}: all benchmarks together; one by one: optima report {name}")
-    print_tables_of(*means, min(row["decoding"] for row in rows))
+    print(f"\n{name} (all rows and decodings: optima report {name})")
+    tables = own_tables(name, lines)
+    if not tables:
+        rows, compared = report_rows(lines), shown_comparisons(lines)
+        means = [[row | {"benchmark": "all"} for row in table if row["benchmark"] == "mean"] for table in (rows, compared)]
+        print_tables_of(*means, min(row["decoding"] for row in rows))
+    for table in tables:
+        print(f"\n{table}")
 
 
 def report(chosen) -> int:
     "Print an artefact's rows from a registry."
-    from optima.reading import lines_to_show
+    from optima.reading import lines_to_show, own_tables
 
     lines = lines_to_show(chosen.name, chosen.runs, chosen.preset)
     if chosen.against and chosen.against not in {line["system"] for line in lines}:
         raise OptimaError(suggest("system", chosen.against, {line["system"] for line in lines}))
     if not chosen.json:
+        for table in own_tables(chosen.name, lines):
+            print(f"\n{table}")
         print_tables(lines, against=chosen.against)
         return 0
     from optima.evaluation import report_rows

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 PAGES = ("papermill", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "pandas", "matplotlib.figure",
-         "optima.results")
+         "optima.artefacts")
 MODELS = ("torch", "optima.engines", "transformers.models.llama.modeling_llama", "optima.loop", "optima.sandbox")
 TRAINING = ("peft", "bitsandbytes", "datasets", "optima.training", "trl.trainer.sft_trainer")
 DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # a driver that an import has woken does not survive a fork

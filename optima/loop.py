@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PROMPTS', 'TOKENIZER', 'SHARED', 'KEEP', 'REWARD', 'TRAINING', 'tokenizer_digest', 'Team', 'teacher', 'provenance',
-           'talk_settings', 'run_shard', 'in_students_tokens', 'write_shards', 'read_shards', 'read_json',
-           'training_tasks', 'evaluation_tasks', 'development_tasks', 'generate', 'stream', 'give_rewards',
-           'rank_stage', 'select_stage', 'train', 'evaluate_stage', 'read_columns', 'choose_stage', 'iteration_summary',
-           'stage_cost', 'Course', 'measure', 'iterate', 'evaluate', 'run_benchmark', 'refuse_leaks', 'run_experiment',
-           'experiment_line']
+           'talk_settings', 'run_shard', 'in_students_tokens', 'write_shards', 'read_shards', 'read_json', 'draw',
+           'training_tasks', 'evaluation_tasks', 'development_tasks', 'demonstrate', 'generate', 'stream',
+           'give_rewards', 'rank_stage', 'select_stage', 'train', 'evaluate_stage', 'read_columns', 'choose_stage',
+           'iteration_summary', 'stage_cost', 'Course', 'measure', 'iterate', 'evaluate', 'run_benchmark',
+           'refuse_leaks', 'run_experiment', 'experiment_line']
 
 # %% ../nbs/core/65_loop.ipynb #f626f001
 import json
@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 
+from .demonstrations import perfect_dialogue
 from .evaluation import TEMPERATURES, evaluation_columns, first_tasks
 from .messages import Trajectory, read_jsonl, write_jsonl
 from .paradigms import ENGLISH, Prompts
@@ -30,7 +31,7 @@ from .scheduler import Dialogue, run_dialogues
 from .selection import select
 from .settings import Settings, model_digest
 from .store import Stage, Store, aside, digest, folder_digest, folder_files, write_json
-from .tasks import Task, assert_disjoint, get_benchmark
+from .tasks import Benchmark, Task, assert_disjoint, get_benchmark
 from .toyworld import TOY_PROMPTS
 
 # %% ../nbs/core/65_loop.ipynb #a23ea2d3
@@ -147,6 +148,12 @@ def read_json(path: Path):
 KEEP = "*-[0-9]*"  # shards and their costs survive a killed run
 
 
+@lru_cache(maxsize=16)
+def draw(benchmark: Benchmark, split: str, count: int, seed: int) -> tuple[Task, ...]:
+    "A benchmark's tasks, drawn once for all stages."
+    return tuple(benchmark.tasks(split, count, seed))
+
+
 def training_tasks(
     settings: Settings,
     benchmark: str,
@@ -154,22 +161,40 @@ def training_tasks(
 ) -> list[Task]:
     "A benchmark's tasks of one iteration; no task comes twice in a run."
     count = settings.tasks_per_iteration
-    return get_benchmark(benchmark).tasks("train", iteration * count, settings.seed)[-count:]
+    return list(draw(get_benchmark(benchmark), "train", iteration * count, settings.seed)[-count:])
 
 
 def evaluation_tasks(settings: Settings, benchmark: str) -> list[Task]:
     "The tasks that every system and every seed is evaluated on."
-    return get_benchmark(benchmark).tasks(settings.evaluation_split, settings.evaluation_tasks)
+    return list(draw(get_benchmark(benchmark), settings.evaluation_split, settings.evaluation_tasks, 0))
 
 
 def development_tasks(settings: Settings, benchmark: str) -> list[Task]:
     "The tasks on which something is chosen."
-    return get_benchmark(benchmark).tasks("development", settings.development_tasks)
+    return list(draw(get_benchmark(benchmark), "development", settings.development_tasks, 0))
+
+
+def demonstrate(store: Store, settings: Settings, benchmark: str) -> Stage:
+    "The dialogues that a perfect team would hold: the ceiling's, in the toy world only."
+    tasks, student = training_tasks(settings, benchmark, 1), settings.base_folder
+    stage = store.stage("demonstrate", talk_settings(settings, tasks), inputs=[tokenizer_digest(student)])
+
+    def build(folder):
+        from transformers import AutoTokenizer
+        started, tokenizer = perf_counter(), AutoTokenizer.from_pretrained(student)
+        def encode(text): return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+        done = [perfect_dialogue(task, settings.paradigm, encode) for task in tasks]
+        with aside(stage.shard(0)) as partial: write_jsonl(partial, done)
+        cost = {"dialogues": len(done), "tokens": sum(dialogue.tokens for dialogue in done), "seconds": perf_counter() - started}
+        write_json(folder / "cost.json", cost | provenance())
+
+    return stage.make(build)
 
 
 def generate(store: Store, team: Team, benchmark: str, iteration: int) -> Stage:
     "The dialogues of one iteration: the student's, or, first of all in teacher mode, the teacher's."
     settings = team.settings
+    if settings.mode == "demonstrations": return demonstrate(store, settings, benchmark)
     if settings.mode == "teacher" and iteration == 1: team = teacher(settings)
     tasks = training_tasks(settings, benchmark, iteration)
     own = talk_settings(settings, tasks) | settings.pick("strategies", "temperature", "seed") | {"iteration": iteration}

@@ -10,6 +10,12 @@ from optima.settings import load_settings
 from optima.store import Store, is_done
 
 PUBLISHED = ROOT / "nbs" / "results"
+OWN_TABLES = {  # in optima.artefacts; other artefacts are shown by their rows and comparisons
+    "token_cost": ("cost_table", "saving_table"),
+    "reward_ablation": ("ablation_table",),
+    "iterations": ("course_table",),
+    "reward_weights": ("weight_table",),
+}
 
 
 def choose_registry(runs: str | None) -> Path:
@@ -83,6 +89,15 @@ def shown_comparisons(
     for system, other in uneven:
         print(f"not compared: {system} with {other}, they were run with different seeds", file=sys.stderr)
     return comparisons(lines, [pair for pair in pairs if pair not in uneven])
+
+
+def own_tables(name: str, lines: list[dict]) -> list:
+    "The tables of an artefact's own, greedy; none where the systems were run with different seeds."
+    from optima import artefacts
+
+    seeds = {frozenset(seeds_of(lines, line["system"])) for line in lines}
+    made = [getattr(artefacts, table)(lines) for table in OWN_TABLES.get(name, ()) if len(seeds) == 1]
+    return [table for table in made if table is not None and table.rows]
 
 
 def size_of(folder: Path) -> int:

@@ -29,6 +29,8 @@ SYSTEMS: dict[str, dict] = {
     "optima_multi_step": {"paradigm": "multi_step"},
     "random_selection_debate": {"paradigm": "debate", "selection": "random"},
     "random_selection_multi_step": {"paradigm": "multi_step", "selection": "random"},
+    "ceiling_debate": {"paradigm": "debate", "mode": "demonstrations"},
+    "ceiling_multi_step": {"paradigm": "multi_step", "mode": "demonstrations"},
 }
 
 ABLATIONS: dict[str, dict] = {  # rows beside `full`, on the benchmarks of `ablation_benchmarks`
@@ -59,7 +61,7 @@ class Settings:
     paradigm: str = "debate"  # single, debate or multi_step
     team: str = "student"  # who the agents are: the student, or the "teacher", which is evaluated and never trained
     evaluation_strategy: str = "none"  # the format prompt of the evaluation; "best" is chosen on development tasks
-    mode: str = "self"  # who writes the training dialogues: the student itself, or a "teacher"
+    mode: str = "self"  # who writes the training dialogues: the student itself, a "teacher", or a perfect team ("demonstrations")
     teacher: str = ""  # the teacher: "toy" for the shipped one, a model folder, or a hub name
     prompts: str = "toy"  # how the agents are spoken to: in the toy world's few words, or in "english"
     base: str = "toy"  # the student: "toy" for the shipped checkpoint of the seed, a model folder, or a hub name
@@ -146,7 +148,7 @@ class Settings:
 
 CHOICES = {
     "paradigm": ("single", "debate", "multi_step"),
-    "mode": ("self", "teacher"),
+    "mode": ("self", "teacher", "demonstrations"),
     "team": ("student", "teacher"),
     "prompts": ("toy", "english"),
     "question_metric": ("exact_match", "f1"),
@@ -348,16 +350,17 @@ def load_settings(
     values = read_preset(preset) | checked(f"system {system}", SYSTEMS[system], PRESETS) | overrides
     if system in ABLATIONS and "benchmarks" not in overrides:
         values["benchmarks"] = values.get("ablation_benchmarks") or values.get("benchmarks", Settings.benchmarks)
-    if system == "without_iteration":
+    if system == "without_iteration" or values.get("mode") == "demonstrations":
         values |= at_once(values)
     seed = convert("overrides", "seed", seed)
     return Settings(system=system, preset=Path(preset).stem, seed=seed, **values)
 
 
 def at_once(values: dict) -> dict:
-    "One iteration, with the training steps of all that the values name."
+    "One iteration, with the training steps of all that the values name; demonstrations also have the tasks of all."
     iterations = max(values.get("iterations", Settings.iterations), 1)
-    return {"iterations": 1, "training_steps": iterations * values.get("training_steps", Settings.training_steps)}
+    names = ["training_steps"] + ["tasks_per_iteration"] * (values.get("mode") == "demonstrations")
+    return {"iterations": 1} | {name: iterations * values.get(name, getattr(Settings, name)) for name in names}
 
 
 def parse_override(text: str) -> tuple[str, object]:

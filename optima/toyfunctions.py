@@ -221,6 +221,12 @@ class Functions(Family):
         return tuple((verb, rng.choice(DIGITS) if operand in DIGITS and rng.random() < self.noise else operand)
                      for verb, operand in problem)
 
+    def read(self, task: Task) -> tuple:
+        "The problem behind a task."
+        words = task.question.split(" : ")[1].split(" .")[0]
+        steps = [text.rpartition(" ") for text in words.split(" , ")]
+        return tuple((verb, last) if verb in FORMS else (f"{verb} {last}".strip(), "") for verb, _, last in steps)
+
     def task(self, problem, name: str) -> Task:
         "A problem as the benchmark gives it to a team."
         tests = hidden_tests(self, problem, random.Random(self.question(problem)))

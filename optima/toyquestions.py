@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['PEOPLE', 'LINKS', 'VALUES', 'Fact', 'hotpotqa', 'toy_hotpotqa', 'THINGS', 'CHANGES', 'stories', 'toy_math',
-           'fact_text', 'find', 'Puzzle', 'draw_puzzle', 'TwoHops', 'Story', 'apply_change', 'calculation',
-           'draw_story', 'sayable', 'Stories', 'lookups', 'sums']
+           'TOY_FAMILIES', 'fact_text', 'find', 'Puzzle', 'draw_puzzle', 'TwoHops', 'Story', 'apply_change',
+           'calculation', 'draw_story', 'sayable', 'Stories', 'lookups', 'sums']
 
 # %% ../nbs/core/24_toyquestions.ipynb #7fe11953
 import random
 from dataclasses import dataclass, replace
 
 from .tasks import Task
-from .toyfunctions import DIGITS, MOST, Family, benchmark_of
+from .toyfunctions import DIGITS, MOST, Family, benchmark_of, humaneval, mbpp
 
 # %% ../nbs/core/24_toyquestions.ipynb #c6988545
-PEOPLE = tuple(["ana", "ben", "cid", "dora", "eli", "fay", "gus", "hana", "ivo", "jana", "kai", "lena", "max", "nora", "otto", "pia"])
+PEOPLE = ("ana", "ben", "cid", "dora", "eli", "fay", "gus", "hana", "ivo", "jana", "kai", "lena", "max", "nora", "otto", "pia")
 LINKS = ("mother", "boss", "friend", "teacher")  # from a person to a person
 VALUES = {  # from a person to something else
     "city": ("rome", "oslo", "lima", "cairo", "paris", "delhi", "quito", "bonn"),
@@ -117,6 +117,10 @@ class TwoHops(Family):
         other = next(who for who, what, _ in problem.facts if what == problem.link and who != problem.person)
         return replace(problem, person=other)
 
+    def read(self, task: Task) -> Puzzle:
+        "The problem behind a task."
+        return Puzzle(tuple(tuple(passage.split()[:3]) for passage in task.passages), *task.question.split()[:3])
+
     def task(self, problem, name: str) -> Task:
         return Task(id=f"{self.name}/{name}", benchmark=self.name, question=self.question(problem), metric=self.metric,
                     answer=self.answer(problem), passages=self.passages(problem), supporting=self.supporting(problem))
@@ -215,6 +219,12 @@ class Stories(Family):
         near = replace(problem, start=problem.start + rng.choice((-1, 1)))
         return near if rng.random() < self.noise and sayable(near) else problem
 
+    def read(self, task: Task) -> Story:
+        "The problem behind a task."
+        person, _, start, things, *words = task.question.removesuffix(" . how many ?").split()
+        changes = [text.split() for text in " ".join(words[1:]).split(" . ")]
+        return Story(person, int(start), things, tuple((verb, int(by[0]) if by else 2) for verb, *by in changes))
+
     def task(self, problem, name: str) -> Task:
         return Task(id=f"{self.name}/{name}", benchmark=self.name, question=self.question(problem), metric=self.metric,
                     answer=self.answer(problem))
@@ -222,6 +232,7 @@ class Stories(Family):
 
 stories = Stories()
 toy_math = benchmark_of(stories)
+TOY_FAMILIES = (humaneval, mbpp, hotpotqa, stories)
 
 # %% ../nbs/core/24_toyquestions.ipynb #de4d81b6
 def lookups(

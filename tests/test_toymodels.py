@@ -15,7 +15,8 @@ from optima.paradigms import Prompts
 from optima.rewards import task_reward
 from optima.scheduler import Dialogue, run_dialogues
 from optima.tasks import get_benchmark
-from optima.toymodels import FAMILIES, SHIPPED, TEACHER, Recipe, make_model, make_tokenizer, train_base, vocabulary
+from optima.toymodels import SHIPPED, TEACHER, Recipe, make_model, make_tokenizer, train_base, vocabulary
+from optima.toyquestions import TOY_FAMILIES
 from optima.toyworld import TOY_PROMPTS
 
 FOLDER = Path(optima.__file__).parent / "checkpoints"
@@ -66,7 +67,7 @@ def test_the_untrained_habit_is_firm_at_the_first_decision(folder):
     import torch
     engine = engine_of(folder)
     words = [engine.tokenizer.convert_tokens_to_ids(word) for word in ('{"say":"', "hello")]
-    for family in FAMILIES:
+    for family in TOY_FAMILIES:
         shares = []
         for task in get_benchmark(family.name).tasks("development", 20):
             told = " ".join([*task.passages, task.question])
@@ -83,7 +84,7 @@ def test_the_untrained_habit_is_firm_at_the_first_decision(folder):
 @each_model
 def test_asked_to_check_the_model_looks_up_and_calculates(folder):
     "A family whose steps the base cannot do has nothing that a reward could strengthen."
-    for family in FAMILIES:
+    for family in TOY_FAMILIES:
         tasks, done = held(folder, family, "single", "check")
         right = [task_reward(task, trajectory).value for task, trajectory in zip(tasks, done)]
         assert fmean(right) >= 0.75, family.name

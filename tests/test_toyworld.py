@@ -195,3 +195,11 @@ def test_demonstrations_are_told_what_the_paradigms_say(family):
     next(dialogue)
     critique = dialogue.send(Message("proposer", "proposer", "PROPOSAL"))
     assert critique.text.split() == f"{asked(family, problem)} they say PROPOSAL".split()
+
+
+@each_family
+def test_a_family_reads_its_tasks_back(family):
+    rng = random.Random(11)
+    for _ in range(100):
+        problem = family.draw(rng, "development")
+        assert family.read(family.task(problem, "x")) == problem
