@@ -201,7 +201,7 @@ def test_budget_counts_a_shared_stage_once():
     lines = synthetic.lines(3)
     generate, train, evaluate = budget_rows(lines)
     assert (generate["stage"], generate["runs"], generate["units"], generate["seconds"]) == ("generate", 6, 6 * 640, 180.0)
-    assert train["units"] == 12 * 24 and evaluate["runs"] == 2 * len(lines)
+    assert train["units"] == 6 * 3 * 24 and evaluate["runs"] == 2 * len(lines)
     assert generate["predicted_seconds"] is None and "predicted" not in budget_table(lines).caption
 
 
