@@ -245,12 +245,12 @@ def cost_table(
     decoding: str = "greedy",
 ) -> Table | None:  # None where there is no single agent to compare with
     "The article's Table 3: tokens over those of a single agent."
-    systems = sorted({line["system"] for line in lines}, key=system_order)
-    if "single" not in systems: return None
     cells, article = gather(lines), article_values("table3")
+    if not any(key[0] == "single" for key in cells): return None
+    names = benchmarks_of(cells, "single", decoding)[:-1]
+    systems = [name for name in sorted({key[0] for key in cells}, key=system_order) if benchmarks_of(cells, name, decoding)[:-1] == names]
     shown = [{"system": name} | summary(cells_of(cells, name, "mean", decoding))
              | compare(*matched(cells, name, "single", "mean", decoding)) for name in systems]
-    names = [name for name in benchmarks_of(cells, "single", decoding) if name != "mean"]
     def theirs(name): return lambda row: published_text(article.get(COSTS.get(row["system"]), {}).get(name))
     columns = {"ours: system": lambda row: row["system"], "ours: tokens [95 %]": lambda row: row_cell(row, "tokens", 1),
                "ours: × single [95 %]": ratio_text,
@@ -487,7 +487,7 @@ def weight_table(
     return Table(rows, columns, f"{whose(lines)}, {benchmark_words(rows[0]['benchmark'])}, {decoding} decoding: the grid of efficiency weights; {resampled(rows)}")
 
 # %% ../nbs/core/77_artefacts.ipynb #efef2175
-STAGES = ("choose", "generate", "rank", "select", "train", "evaluate_iteration", "evaluate")
+STAGES = ("choose", "demonstrate", "generate", "rank", "select", "train", "evaluate_iteration", "evaluate")
 LIKE = {"choose": "evaluate", "evaluate_iteration": "evaluate"}  # stages that do the same, where only one is known
 AMOUNTS = ("units", "tokens", "seconds")
 

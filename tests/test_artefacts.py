@@ -123,6 +123,7 @@ def test_costs_beside_a_single_agents():
     shown = {cells[0]: cells[1:] for cells in table.cells[1:]}
     assert shown["single"][1] == "×1.00 [1.00, 1.00]" and shown["single"][2:] == ["Single LLaMA 3 8B", "450", "1"]
     assert shown["optima_multi_step"][2:] == ["Optima (trained)", "1840", "4.1"] and shown["terse_debate"][2:] == ["–"] * 3
+    assert len(cost_table(LINES + ROWS).rows) == len(synthetic.SYSTEMS)  # the ablations ran on other benchmarks
     assert cost_table(LINES[3:]) is None and len(cost_table(synthetic.lines(1)).rows) == len(synthetic.SYSTEMS)
 
 
