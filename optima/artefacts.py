@@ -40,6 +40,7 @@ from optima.evaluation import (
 from optima.results import (
     INK,
     MEASURES,
+    UNITS,
     Figure,
     Table,
     article_values,
@@ -212,7 +213,7 @@ def saving_table(
 def saving_words(lines: list[dict], decoding: str = "greedy") -> list[str]:
     "The same in one sentence per pair."
     def times(row, name): return f"×{row[name][0]:.2f}"
-    return [f"{row['system']} spends {times(row, 'tokens')} of the tokens of {row['against']}: turns {times(row, 'turns')}, content per "
+    return [f"{row['system']} spends {row['tokens'][0]:.2f} of the tokens of {row['against']}: turns {times(row, 'turns')}, content per "
             f"message {times(row, 'content')}, filler {times(row, 'filler')}, acknowledgements {times(row, 'acknowledgement')}. Its "
             f"messages are {1 / row['message'][0]:.2f} times shorter; of {row['acknowledgements'][0]:.1f} tokens of acknowledgement "
             f"per dialogue {row['acknowledgements'][1]:.1f} are left." for row in saving_rows(lines, decoding)]
@@ -293,7 +294,7 @@ def ablation_table(
     columns |= {f"ours: score − full, {whole} [95 %]": lambda system: difference_text(differ.get((system, whole))),
                 f"ours: tokens / full, {whole} [95 %]": lambda system: ratio_text(differ[system, whole]) if (system, whole) in differ else "–",
                 "article: row": lambda system: TABLE4.get(system, "–"),
-                **{f"article: {twin}": theirs(twin) for twin in twins.values()}, "article: tokens": theirs("tokens")}
+                **{f"article: {twin} {UNITS[twin]}": theirs(twin) for twin in twins.values()}, "article: tokens": theirs("tokens")}
     systems = [system for system in ABLATIONS if any(row["system"] == system for row in shown)]
     return Table(systems, columns, f"{whose(lines)}, {decoding} decoding, and the article's Table 4; {resampled(shown)}")
 
