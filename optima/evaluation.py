@@ -279,7 +279,7 @@ def compare(
     return compared
 
 # %% ../nbs/core/70_evaluation.ipynb #2d7465e5
-TEAMS = ("single", "untrained", "terse", "teacher", "random_selection_", "optima")  # controls before what they control
+TEAMS = ("single", "untrained", "terse", "teacher", "random_selection_", "optima", "ceiling")  # controls come first
 ABLATIONS = ("without_efficiency", "without_format", "without_task", "without_iteration", "full", "without_teacher",
              "random_selection")  # the article's order, then ours
 

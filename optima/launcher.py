@@ -114,7 +114,8 @@ def absolute_preset(preset: str) -> str:
 
 def workload(settings: Settings) -> int:
     "How many dialogues an experiment holds, where nothing is shared."
-    trained = settings.iterations * settings.tasks_per_iteration * len(settings.strategies)
+    samples = 0 if settings.mode == "demonstrations" else len(settings.strategies)
+    trained = settings.iterations * settings.tasks_per_iteration * samples
     between = max(settings.iterations - 1, 0) * settings.iteration_tasks
     chosen = len(settings.candidates) * settings.development_tasks * (settings.evaluation_strategy == "best")
     evaluated = len(settings.decodings) * settings.evaluation_tasks

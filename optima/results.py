@@ -295,7 +295,8 @@ def draw(
 
 # %% ../nbs/core/75_results.ipynb #99a17302
 COLOURS = {"single": "#CC79A7", "untrained": "#0072B2", "terse": "#56B4E9", "teacher": "#D55E00", "random": "#E69F00",
-           "optima": "#009E73", "full": "#009E73"}  # Okabe and Ito
+           "optima": "#009E73", "full": "#009E73",
+           "ceiling": "#999999"}  # Okabe and Ito, and a grey
 OTHER_COLOUR = "#808080"
 
 

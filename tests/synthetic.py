@@ -10,6 +10,7 @@ SYSTEMS = {  # made-up share of right answers, made-up mean tokens: the rows of 
     "terse_debate": (0.43, 70), "terse_multi_step": (0.41, 60), "teacher_single": (0.55, 30), "teacher_debate": (0.60, 160),
     "random_selection_debate": (0.42, 140), "random_selection_multi_step": (0.40, 115),
     "optima_debate": (0.75, 40), "optima_multi_step": (0.60, 35),
+    "ceiling_debate": (0.80, 30), "ceiling_multi_step": (0.75, 25),
 }
 ABLATIONS = {  # the rows of the ablation and of the grid of efficiency weights
     "without_efficiency": (0.61, 110), "without_format": (0.55, 36), "without_task": (0.20, 12),
@@ -30,7 +31,7 @@ def paradigm(system: str) -> str:
 
 def trained(system: str) -> bool:
     "Whether a system has iterations."
-    return system in ABLATIONS or system.startswith(("optima", "random"))
+    return system in ABLATIONS or system.startswith(("optima", "random", "ceiling"))
 
 
 def efficiency_weight(system: str) -> float:

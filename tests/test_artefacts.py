@@ -1,4 +1,5 @@
 "What the artefacts say and show, and their notebooks, on a made-up registry."
+import ast
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -39,8 +40,10 @@ from optima.artefacts import (
     write_expected,
 )
 from optima.evaluation import SPOKEN, comparisons, report_rows
-from optima.launcher import declared_parameters
+from optima.launcher import ARTEFACTS, declared_parameters
+from optima.registry import registry_text
 from optima.results import control_gate, published
+from optima.store import write_text
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "nbs/reproduce"
@@ -120,6 +123,7 @@ def test_costs_beside_a_single_agents():
     shown = {cells[0]: cells[1:] for cells in table.cells[1:]}
     assert shown["single"][1] == "×1.00 [1.00, 1.00]" and shown["single"][2:] == ["Single LLaMA 3 8B", "450", "1"]
     assert shown["optima_multi_step"][2:] == ["Optima (trained)", "1840", "4.1"] and shown["terse_debate"][2:] == ["–"] * 3
+    assert len(cost_table(LINES + ROWS).rows) == len(synthetic.SYSTEMS)  # the ablations ran on other benchmarks
     assert cost_table(LINES[3:]) is None and len(cost_table(synthetic.lines(1)).rows) == len(synthetic.SYSTEMS)
 
 
@@ -159,14 +163,15 @@ def test_iterations_start_at_the_untrained_team_on_the_same_tasks():
 def test_iteration_figures():
     names = course_benchmarks(LINES)
     assert names == ["mean", *sorted(synthetic.FOUR)] and course_benchmarks(synthetic.lines(1)) == ["toy_humaneval"]
-    curves = courses(LINES, "tokens")
+    lines = alone(LINES, *ARTEFACTS["iterations"]["systems"])
+    curves = courses(lines, "tokens")
     assert list(curves) == ["random_selection_debate", "random_selection_multi_step", "optima_debate", "optima_multi_step"]
     assert curves["optima_debate"].shape == (3, 4)
-    assert curves["optima_debate"] == pytest.approx(np.mean([courses(LINES, "tokens", name)["optima_debate"] for name in names[1:]], axis=0))
-    for name in names:
-        figure = course_figure(LINES, name)
+    assert curves["optima_debate"] == pytest.approx(np.mean([courses(lines, "tokens", name)["optima_debate"] for name in names[1:]], axis=0))
+    for name in names[:2]:
+        figure = course_figure(lines, name)
         assert ElementTree.fromstring(figure.svg).get("aria-label") == figure.alt and "optima_multi_step" in figure.alt
-    assert len(course_table(LINES).rows) == 16
+    assert len(course_table(lines).rows) == 16
     assert course_figure(alone(LINES, "single", "terse_debate")) is None and course_table([]) is None
 
 
@@ -197,7 +202,7 @@ def test_budget_counts_a_shared_stage_once():
     lines = synthetic.lines(3)
     generate, train, evaluate = budget_rows(lines)
     assert (generate["stage"], generate["runs"], generate["units"], generate["seconds"]) == ("generate", 6, 6 * 640, 180.0)
-    assert train["units"] == 12 * 24 and evaluate["runs"] == 2 * len(lines)
+    assert train["units"] == 6 * 3 * 24 and evaluate["runs"] == 2 * len(lines)
     assert generate["predicted_seconds"] is None and "predicted" not in budget_table(lines).caption
 
 
@@ -226,21 +231,20 @@ def test_two_dialogues(tmp_path):
 
 
 def run_artefact(name, runs, seeds, benchmarks):
-    "Run an artefact's notebook with `ensure` replaced by one that gives made-up lines."
+    "Run an artefact's notebook in a kernel, with `ensure` replaced by one that gives made-up lines."
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    systems = "tuple(synthetic.SYSTEMS)" if name in (*MAIN, "iterations") else "tuple(synthetic.ABLATIONS)"
     stand_in = (
         "import sys, types\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import synthetic\n"
         "sys.modules['optima.launcher'] = types.SimpleNamespace(\n"
-        f"    ensure=lambda name, preset, seeds, runs: synthetic.lines(seeds, {benchmarks!r}, systems={systems}))"
+        f"    ensure=lambda name, preset, seeds, runs: synthetic.lines(seeds, {benchmarks!r}))"
     )
     place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
     given = nbformat.v4.new_code_cell(f"preset, seeds, runs = 'synthetic', {seeds}, {str(runs)!r}")
     notebook.cells.insert(place + 1, given)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(stand_in))
-    return NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    return NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
 
 
 def outputs(notebook) -> str:
@@ -261,25 +265,58 @@ def test_main_results_on_a_made_up_registry(tmp_path):
     assert "&lt;b&gt;made up&lt;/b&gt;" in shown and "<b>made up</b>" not in shown
     assert shown.index("greedy decoding") < shown.index("sampled decoding")
     assert shown.count("aria-label") == 3 and "LLaMA 3 8B (vanilla)" in shown
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    assert code[4] == 'lines = ensure("main_results", preset=preset, seeds=seeds, runs=runs)'
+
+
+def in_process(path, monkeypatch, replaced=None) -> str:
+    "What a notebook shows, its cells run in this process; `replaced` maps a cell's text to another."
+    seen, names = [], {}
+    monkeypatch.setattr("IPython.display.display", lambda *things: seen.extend(things))
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            *body, last = ast.parse((replaced or {}).get(cell.source, cell.source)).body
+            final = isinstance(last, ast.Expr)
+            exec(compile(ast.Module(body if final else [*body, last], []), str(path), "exec"), names)  # noqa: S102 - our own notebook
+            seen.append(eval(compile(ast.Expression(last.value), str(path), "eval"), names) if final else None)
+    return "\n".join(shown_text(thing) for thing in seen if thing is not None)
+
+
+def shown_text(thing) -> str:
+    "A displayed thing as a page has it."
+    return thing._repr_html_() if hasattr(thing, "_repr_html_") else getattr(thing, "data", None) or str(thing)
 
 
 @pytest.mark.parametrize(("name", "seeds", "benchmarks", "figures", "word"), [
     ("main_results", 1, ("toy_humaneval",), 3, "resample tasks only"),
-    ("token_cost", 3, synthetic.FOUR, 0, "times shorter"),
-    ("reward_ablation", 3, synthetic.FOUR, 0, "Full Optima"),
+    ("token_cost", 3, synthetic.TWO, 0, "times shorter"),
+    ("reward_ablation", 3, synthetic.TWO, 0, "Full Optima"),
     ("reward_ablation", 1, ("toy_math",), 0, "without_task against full (toy_math"),
     ("iterations", 3, synthetic.FOUR, 5, "tokens of each seed"),
     ("reward_weights", 1, synthetic.TWO, 4, "share of the reward"),
 ])
-def test_artefacts_on_a_made_up_registry(tmp_path, name, seeds, benchmarks, figures, word):
-    notebook = run_artefact(name, tmp_path, seeds, benchmarks)
-    shown = outputs(notebook)
+def test_artefacts_on_a_made_up_registry(tmp_path, monkeypatch, capsys, name, seeds, benchmarks, figures, word):
+    systems = tuple(ARTEFACTS[name]["systems"])
+    monkeypatch.setattr("optima.launcher.ensure", lambda name, preset, seeds, runs: synthetic.lines(seeds, benchmarks, systems=systems))
+    path = NOTEBOOKS / f"{name}.ipynb"
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert cells[2] == f'lines = ensure("{name}", preset=preset, seeds=seeds, runs=runs)'
+    shown = in_process(path, monkeypatch, {cells[1]: f"preset, seeds, runs = 'synthetic', {seeds}, {str(tmp_path)!r}"})
     assert word in shown and shown.count("aria-label") == figures and "minutes of one thread" in shown
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    assert code[4] == f'lines = ensure("{name}", preset=preset, seeds=seeds, runs=runs)'
-    assert not any(output.get("data", {}).get("text/plain") == "None" for cell in notebook.cells for output in cell.get("outputs", []))
+    assert f"{len(systems) * seeds} experiments" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_light_pages_before_and_after_their_run(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / f"nbs/results/toy_{name}.ipynb"
+    lines = synthetic.lines(2, synthetic.TWO, systems=(*synthetic.SYSTEMS, *OTHERS))
+    write_text(tmp_path / "registry.jsonl", registry_text([line | {"preset": "toy"} for line in lines]))
+    whole = in_process(page, monkeypatch)
+    assert f"{2 * len(ARTEFACTS[name]['systems'])} experiments" in whole and "Not published yet" not in whole
+    assert ("aria-label" in whole) == (name in ("main_results", "iterations", "reward_weights"))
+    assert ("<table" in whole) and "nan" not in re.sub("<svg.*?</svg>", "", whole, flags=re.DOTALL)
+    if name != "main_results":  # which has had lines since the first published run
+        write_text(tmp_path / "registry.jsonl", registry_text([line | {"preset": "toy"} for line in alone(lines, "terse_debate")]))
+        assert "Not published yet" in in_process(page, monkeypatch)
 
 
 def test_notebooks_opened_by_hand_share_the_clones_run_folder():
