@@ -6,7 +6,7 @@ are not counted. Seconds of a busy machine mean little; each ratio stands beside
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from tempfile import TemporaryDirectory
@@ -15,14 +15,22 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from optima.engines import Completion, Engine, LocalEngine, encode_conversation, load_model, uniforms, choose
+from optima.engines import Completion, Engine, LocalEngine, choose, encode_conversation, load_model, uniforms
 from optima.loop import PROMPTS
 from optima.registry import machine
 from optima.scheduler import Dialogue, run_dialogues
 from optima.settings import Settings, load_settings, toy_base
 from optima.tasks import get_benchmark
-from optima.training import IGNORED, examples_of, load_base, micro_batches, optimizer_and_schedule, plan_steps
-from optima.training import train_with_trl, with_adapter
+from optima.training import (
+    IGNORED,
+    examples_of,
+    load_base,
+    micro_batches,
+    optimizer_and_schedule,
+    plan_steps,
+    train_with_trl,
+    with_adapter,
+)
 
 FLOORS = {"vs_one_by_one": 20, "vs_lockstep": 1.8, "sft_vs_bare_loop": 1.2}
 AIMS = {"vs_one_by_one": 30, "vs_lockstep": 2.5, "sft_vs_bare_loop": 1.0}
@@ -98,12 +106,13 @@ def debates(settings: Settings, count: int) -> list[Dialogue]:
 HELD = {}  # of a worker process: its models and engines, loaded once
 
 
-def prepare(settings: Settings, threads: int):
-    "Set a worker process up and let it run warm."
+def prepare(settings: Settings, threads: int, together):
+    "Set a worker process up, let it run warm, and wait for the others."
     torch.set_num_threads(threads)
     HELD["model"] = load_model(toy_base(0), dtype=settings.dtype)
     for way in ("engine", "lockstep"):
         hold(settings, way, debates(settings, 16))
+    together.wait()
 
 
 def talk(settings: Settings, engine, dialogues: list[Dialogue], width: int) -> list:
@@ -133,10 +142,9 @@ def shares(settings: Settings, dialogues: list[Dialogue]) -> dict:
     "Where the engine's time goes."
     from torch.profiler import ProfilerActivity, profile
 
-    began = time.process_time()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        hold(settings, "engine", dialogues)
-    total, spent = (time.process_time() - began) * 1e6, dict.fromkeys(("weights", "attention", "other_tensor_work"), 0)
+        held = hold(settings, "engine", dialogues)
+    total, spent = (held["ended"] - held["began"]) * 1e6, dict.fromkeys(("weights", "attention", "other_tensor_work"), 0)
     for event in profiler.key_averages():
         name = "weights" if event.key in ("aten::mm", "aten::addmm") else "other_tensor_work"
         name = "attention" if any(word in event.key for word in ("attention", "bmm", "softmax")) else name
@@ -192,15 +200,17 @@ def training(settings: Settings, trajectories: list, steps: int, batch_dialogues
     return log
 
 
-def workers(stack: ExitStack, settings: Settings, processes: int, threads: int) -> ProcessPoolExecutor:
-    "Warm worker processes of so many threads each."
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by the children as they start
-    pool = stack.enter_context(
-        ProcessPoolExecutor(processes, get_context("spawn"), initializer=prepare, initargs=(settings, threads))
-    )
-    for started in [pool.submit(time.sleep, 0.2) for _ in range(processes)]:
-        started.result()
-    return pool
+@contextmanager
+def workers(settings: Settings, processes: int, threads: int):
+    "Worker processes of so many threads each, all of them warm."
+    context, before = get_context("spawn"), os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by the processes as they start
+    arguments = (settings, threads, context.Barrier(processes))
+    with ProcessPoolExecutor(processes, context, initializer=prepare, initargs=arguments) as pool:
+        for ready in [pool.submit(os.getpid) for _ in range(processes)]:
+            ready.result()
+        os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
+        yield pool
 
 
 def hold_all(pool, settings: Settings, way: str, parts: list[list[Dialogue]]) -> dict:
@@ -237,20 +247,16 @@ def measure(settings: Settings | None = None, sizes: Sizes | None = None) -> dic
     settings, sizes = settings or load_settings("untrained_debate", "toy", 0), sizes or Sizes()
     load = os.getloadavg()[0]
     everything = debates(settings, sizes.cores * sizes.dialogues)
-    parts = [everything[core::sizes.cores] for core in range(sizes.cores)]
+    parts = [everything[start:start + sizes.dialogues] for start in range(0, len(everything), sizes.dialogues)]
     spread = np.linspace(0, len(everything) - 1, min(sizes.alone, len(everything))).round().astype(int).tolist()
-    with ExitStack() as stack:
-        pool = workers(stack, settings, sizes.cores, 1)
+    with workers(settings, sizes.cores, 1) as pool:
         engine, lockstep = (hold_all(pool, settings, way, parts) for way in ("engine", "lockstep"))
         where = pool.submit(shares, settings, parts[0][:max(1, sizes.dialogues // 2)]).result()
         log = pool.submit(training, settings, engine["held"][:3 * sizes.batch_dialogues], sizes.steps,
                           sizes.batch_dialogues).result()  # fmt: skip
-    with ExitStack() as stack:
-        pool = workers(stack, settings, 1, sizes.cores)
+    with workers(settings, 1, sizes.cores) as pool:
         alone = hold_all(pool, settings, "alone", [[everything[at] for at in spread]])
-    order = {at: place for place, at in enumerate(at for core in range(sizes.cores)
-                                                  for at in range(core, len(everything), sizes.cores))}  # fmt: skip
-    same = [engine["held"][order[at]] for at in spread]
+    same = [engine["held"][at] for at in spread]
     ways = {"engine": rate(engine), "lockstep": rate(lockstep), "one_by_one": rate(alone)}
     return summary(settings, sizes, ways, engine["counters"], log, where) | {
         "same_dialogues": {"lockstep": agreement(engine["held"], lockstep["held"]),
@@ -287,29 +293,38 @@ def summary(settings: Settings, sizes: Sizes, ways: dict, counters: dict, log: d
                  "batch_size": settings.batch_size, "max_message_tokens": settings.max_message_tokens,
                  "temperature": settings.temperature, "dialogues_per_core": sizes.dialogues, "cores": sizes.cores,
                  "layout": "engine and lockstep: one process of one thread per core; one_by_one: one process of as many "
-                           "threads as cores; sft: one thread, CPU seconds"},
+                           "threads as cores, fewer dialogues, counted by their tokens; sft: one thread, CPU seconds"},
         "floors": FLOORS, "aims": AIMS,
     }  # fmt: skip
 
 
+def line_of(found: dict, key: str, way: str, title: str) -> str:
+    "A way to generate: its speed, how many times faster the engine is (by the clock, by CPU time), floor and aim."
+    speed, by_cpu = found["ways"][way]["dialogues_per_second"], found["by_cpu_time"][key]
+    return f"{title:44}{speed:12.2f}{found[key]:8.2f}{by_cpu:8.2f}{FLOORS[key]:7}{AIMS[key]:6}"
+
+
 def table(found: dict) -> str:
     "The report as text."
-    what, ways, reuse = found["what"], found["ways"], found["prefill_tokens_per_dialogue"]
-    lines = [f"{what['base']}, {what['paradigm']}, {what['cores']} cores, {what['dialogues_per_core']} dialogues per core, "
-             f"batch {what['batch_size']}, answers cut after {what['max_message_tokens']} tokens", "",
-             f"{'':44}{'dialogues/s':>12}{'ratio':>8}{'CPU':>8}{'floor':>7}{'aim':>6}",
-             f"{'engine, a process per core':44}{ways['engine']['dialogues_per_second']:12.2f}"]  # fmt: skip
-    for key, way, title in (("vs_one_by_one", "one_by_one", "transformers, one dialogue at a time, all threads"),
-                            ("vs_lockstep", "lockstep", "transformers, lockstep, a process per core")):
-        lines.append(f"{title[:43]:44}{ways[way]['dialogues_per_second']:12.2f}{found[key]:8.2f}"
-                     f"{found['by_cpu_time'][key]:8.2f}{FLOORS[key]:7}{AIMS[key]:6}")
-    sft, where = found["sft"], found["shares"]
-    lines += ["", f"QLoRA step {sft['ours_seconds']:.3f} s, bare loop {sft['bare_seconds']:.3f} s: "
-                  f"{found['sft_vs_bare_loop']:.2f} times (at most {FLOORS['sft_vs_bare_loop']}, aim {AIMS['sft_vs_bare_loop']})",
-              f"context tokens read per dialogue: {reuse['with_reuse']} ({reuse['without_reuse']} without reuse)",
-              "where the engine's time goes: " + ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in where.items()),
-              f"same dialogues word for word: {found['same_dialogues']['lockstep']:.0%} in lockstep, "
-              f"{found['same_dialogues']['one_by_one']:.0%} one by one"]  # fmt: skip
+    what, reuse, sft = found["what"], found["prefill_tokens_per_dialogue"], found["sft"]
+    same, speed = found["same_dialogues"], found["ways"]["engine"]["dialogues_per_second"]
+    where = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in found["shares"].items())
+    floor, aim = FLOORS["sft_vs_bare_loop"], AIMS["sft_vs_bare_loop"]
+    lines = [
+        f"{what['base']}, {what['paradigm']}, {what['cores']} cores with {what['dialogues_per_core']} dialogues each, "
+        + f"batch {what['batch_size']}, answers cut after {what['max_message_tokens']} tokens",
+        "",
+        f"{'':44}{'dialogues/s':>12}{'ratio':>8}{'CPU':>8}{'floor':>7}{'aim':>6}",
+        f"{'our engine, a process per core':44}{speed:12.2f}",
+        line_of(found, "vs_one_by_one", "one_by_one", "generate, one dialogue at a time"),
+        line_of(found, "vs_lockstep", "lockstep", "generate in lockstep, a process per core"),
+        "",
+        f"QLoRA step {sft['ours_seconds']:.3f} s, bare loop {sft['bare_seconds']:.3f} s: "
+        + f"{found['sft_vs_bare_loop']:.2f} times (at most {floor}, aim {aim})",
+        f"context tokens read per dialogue: {reuse['with_reuse']}, without reuse {reuse['without_reuse']}",
+        f"where the engine's time goes: {where}",
+        f"word for word the same dialogues: {same['lockstep']:.0%} in lockstep, {same['one_by_one']:.0%} one by one",
+    ]
     if found["load_before"] > 0.5:
         lines.append(f"other programs were running (load {found['load_before']}): trust the column by CPU time")
     return "\n".join(lines)
