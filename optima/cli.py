@@ -81,6 +81,12 @@ def add_toy(parser):
     train.add_argument("--out", metavar="DIR", help="where it goes (default toy-base-SEED)")
 
 
+def add_bench(parser):
+    actions = parser.add_subparsers(dest="bench_command", metavar="toy", required=True, parser_class=Parser)
+    toy_bench = actions.add_parser("toy", help="the engine and the training step on the toy world")
+    toy_bench.add_argument("--json", action="store_true", help="everything measured, as JSON")
+
+
 def add_publish(parser):
     parser.add_argument("runs", metavar="DIR", help="the run folder to publish")
     add_preset(parser)
@@ -206,6 +212,15 @@ def toy(chosen) -> int:
     return 0
 
 
+def bench(chosen) -> int:
+    "Measure the engine and the training step against plain transformers and PyTorch."
+    from optima.bench import measure, table
+
+    found = measure()
+    print(json.dumps(found, indent=1) if chosen.json else table(found))
+    return 0
+
+
 def publish(chosen) -> int:
     "Copy finished results into the repository."
     from optima.publishing import publish_runs
@@ -222,6 +237,7 @@ COMMANDS = {
     "status": (status, add_runs, "what a run folder holds"),
     "doctor": (doctor, add_runs, "whether this machine is fit"),
     "toy": (toy, add_toy, "train the toy world's base model"),
+    "bench": (bench, add_bench, "measure this machine's speed"),
     "publish": (publish, add_publish, "copy results into nbs/results"),
 }
 

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['logger', 'Request', 'Completion', 'Engine', 'ScriptedEngine', 'neutralise', 'encode_conversation', 'uniforms',
            'choose', 'RowCache', 'Layout', 'layout_of', 'attention_masks', 'PrefixStore', 'Row', 'LocalEngine',
-           'portions', 'load_model']
+           'portions', 'keep_freed_memory', 'load_model']
 
 # %% ../nbs/core/30_engines.ipynb #cb82b588
+import ctypes
 import hashlib
 import logging
+import os
 import re
 import time
 from collections import Counter, OrderedDict, deque
@@ -679,6 +681,15 @@ def score(
     return [scores[at] for at in range(len(encoded))]
 
 # %% ../nbs/core/30_engines.ipynb #a75c0b19
+def keep_freed_memory(
+    size: int = 2**30,  # bytes; larger blocks still go back at once
+) -> None:
+    "Let this process reuse freed memory, where the C library can be told so."
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    for option in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        if mallopt: mallopt(option, size)
+
+
 def load_model(
     path: str | Path,  # folder or hub name of the base model
     adapter: str | Path | None = None,  # folder of a LoRA adapter, merged into the base
@@ -688,6 +699,7 @@ def load_model(
     "Model (adapter merged into the full-precision base, evaluation mode) and tokenizer."
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     dtype = ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype
+    keep_freed_memory()
     if Path(path).is_dir(): hf_logging.disable_progress_bar()  # it is of use for a download only
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
