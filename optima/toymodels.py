@@ -79,7 +79,7 @@ def make_tokenizer():
 class Recipe:
     "How a toy model is made; recorded in its manifest."
     seed: int = 0
-    steps: int = 5500  # optimiser steps
+    steps: int = 5000  # optimiser steps
     tokens: int = 2048  # at most, per step, padding included
     learning_rate: float = 3e-3  # AdamW's peak, for the words' vectors and the norms
     matrix_rate: float = 0.02  # Muon's peak, for the matrices
@@ -92,7 +92,7 @@ class Recipe:
 
 
 SHIPPED = Recipe()
-TEACHER = Recipe(seed=100, steps=6500, cleaner=True, width=160, feed_forward=480, heads=5, key_value_heads=1)
+TEACHER = Recipe(seed=100, steps=6000, cleaner=True, width=160, feed_forward=480, heads=5, key_value_heads=1)
 
 
 def make_model(recipe: Recipe):

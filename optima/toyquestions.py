@@ -112,16 +112,17 @@ class TwoHops(Family):
         return careful and find(facts, what, who) or find(facts, what)
 
     def step_working(self, problem, state, place, careful=True, hand=""):
-        what, who = self.looked_up(problem, state, place)
-        found = find(facts_in(hand), what, who) if careful else ""
-        return fact_text((what, who, found)) if found else ""
+        (what, who), facts = self.looked_up(problem, state, place), facts_in(hand)
+        if not (careful and find(facts, what, who)): who = next(fact[1] for fact in facts if fact[0] == what)
+        return fact_text((what, who, find(facts, what, who)))
 
     def answer(self, problem, careful=True) -> str:
         return find(problem.facts, problem.relation, problem.bridge if careful else "")
 
     def working(self, problem, careful=True) -> str:
-        steps = (problem.link, problem.person, problem.bridge), (problem.relation, problem.bridge, self.answer(problem))
-        return " ".join(map(fact_text, steps)) if careful else ""
+        wanted = ((problem.link, problem.person), (problem.relation, problem.bridge))
+        found = (next(fact for fact in problem.facts if fact[:2 if careful else 1] == start[:2 if careful else 1]) for start in wanted)
+        return " ".join(map(fact_text, found))
 
     def guess(self, rng, problem) -> str:
         "Whatever some passage says."
