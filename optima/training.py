@@ -14,6 +14,7 @@ import json
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import ERROR, getLogger
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -171,6 +172,7 @@ def quietly():
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
+    getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)  # on some CPUs its import misses a kernel that we do not use
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         try:

@@ -22,6 +22,8 @@ from optima.toyworld import TOY_PROMPTS
 FOLDER = Path(optima.__file__).parent / "checkpoints"
 BASES = sorted(FOLDER.glob("toy-base-*"))
 MODELS = [*BASES, FOLDER / "toy-teacher"]
+each_base = pytest.mark.parametrize("folder", BASES, ids=lambda folder: folder.name)
+each_family = pytest.mark.parametrize("family", TOY_FAMILIES, ids=lambda family: family.name)
 each_model = pytest.mark.parametrize("folder", MODELS, ids=lambda folder: folder.name)
 
 
@@ -81,13 +83,33 @@ def test_the_untrained_habit_is_firm_at_the_first_decision(folder):
         assert fmean(shares) >= 0.7, family.name
 
 
+SKILL = {"toy_humaneval": 0.7, "toy_mbpp": 0.55, "toy_hotpotqa": 0.85, "toy_math": 0.85}  # share of right answers
+
+
+def score_of(folder, family, paradigm, strategy="none"):
+    tasks, done = held(folder, family, paradigm, strategy)
+    return fmean(task_reward(task, trajectory).value for task, trajectory in zip(tasks, done))
+
+
 @each_model
-def test_asked_to_check_the_model_looks_up_and_calculates(folder):
+@each_family
+def test_asked_to_check_the_model_can_do_what_the_tasks_ask(folder, family):
     "A family whose steps the base cannot do has nothing that a reward could strengthen."
-    for family in TOY_FAMILIES:
-        tasks, done = held(folder, family, "single", "check")
-        right = [task_reward(task, trajectory).value for task, trajectory in zip(tasks, done)]
-        assert fmean(right) >= 0.75, family.name
+    assert score_of(folder, family, "single", "check") >= SKILL[family.name]
+
+
+@each_base
+@each_family
+@pytest.mark.parametrize("paradigm", ["debate", "multi_step"])
+def test_an_untrained_team_has_room_in_both_directions(folder, family, paradigm):
+    assert 0.25 < score_of(folder, family, paradigm) < 0.75
+
+
+@each_base
+@each_family
+def test_under_one_strategy_even_greedy_messages_are_malformed(folder, family):
+    _, done = held(folder, family, "debate", "list", 20)
+    assert fmean(trajectory.valid_share for trajectory in done) < 0.6
 
 
 @pytest.fixture
