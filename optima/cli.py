@@ -76,9 +76,11 @@ def add_report(parser):
 
 def add_toy(parser):
     actions = parser.add_subparsers(dest="toy_command", metavar="train", required=True, parser_class=Parser)
-    train = actions.add_parser("train", help="train a toy base model from scratch")
-    train.add_argument("--seed", type=seed, default=0)
-    train.add_argument("--out", metavar="DIR", help="where it goes (default toy-base-SEED)")
+    train = actions.add_parser("train", help="train a toy model from scratch")
+    which = train.add_mutually_exclusive_group()
+    which.add_argument("--seed", type=seed, default=0, help="of the base (default 0)")
+    which.add_argument("--teacher", action="store_true", help="the teacher instead of a base")
+    train.add_argument("--out", metavar="DIR", help="where it goes (default toy-base-SEED, or toy-teacher)")
 
 
 def add_bench(parser):
@@ -203,11 +205,11 @@ def doctor(chosen) -> int:
 
 
 def toy(chosen) -> int:
-    "Train a toy base model."
-    from optima.toymodels import Recipe, train_base
+    "Train a toy model."
+    from optima.toymodels import TEACHER, Recipe, train_base
 
-    out = Path(chosen.out or f"toy-base-{chosen.seed}")
-    train_base(out, Recipe(seed=chosen.seed))
+    out = Path(chosen.out or ("toy-teacher" if chosen.teacher else f"toy-base-{chosen.seed}"))
+    train_base(out, TEACHER if chosen.teacher else Recipe(seed=chosen.seed))
     print(out)
     return 0
 
@@ -236,7 +238,7 @@ COMMANDS = {
     "report": (report, add_report, "print a table from a registry"),
     "status": (status, add_runs, "what a run folder holds"),
     "doctor": (doctor, add_runs, "whether this machine is fit"),
-    "toy": (toy, add_toy, "train the toy world's base model"),
+    "toy": (toy, add_toy, "train the toy world's models"),
     "bench": (bench, add_bench, "measure this machine's speed"),
     "publish": (publish, add_publish, "copy results into nbs/results"),
 }

@@ -248,10 +248,11 @@ def test_reproduce_prints_tables_and_where_the_rest_is(filled, monkeypatch, caps
 
 def test_toy_train(runs, monkeypatch, capsys):
     asked = []
-    fake = types.SimpleNamespace(Recipe=lambda seed: seed, train_base=lambda *given: asked.append(given))
+    fake = types.SimpleNamespace(Recipe=lambda seed: seed, TEACHER=100, train_base=lambda *given: asked.append(given))
     monkeypatch.setitem(sys.modules, "optima.toymodels", fake)
-    assert cli.main(["toy", "train", "--seed", "3"]) == 0
-    assert asked == [(Path("toy-base-3"), 3)]
+    assert cli.main(["toy", "train", "--seed", "3"]) == cli.main(["toy", "train", "--teacher"]) == 0
+    assert asked == [(Path("toy-base-3"), 3), (Path("toy-teacher"), 100)]
+    assert cli.main(["toy", "train", "--teacher", "--seed", "3"]) == 2
 
 
 @pytest.fixture
