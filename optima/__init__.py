@@ -1,9 +1,4 @@
-"""Train teams of language-model agents to be right with fewer tokens, in literate notebooks.
-
-Modules:
-
-- `optima.bench`: How fast the local engine and the training step are, against plain transformers and PyTorch: ratios of one run."""
-
+"Train teams of language-model agents to be right with fewer tokens."
 import warnings
 
 __version__ = "0.1.0"

@@ -1,8 +1,6 @@
-"""How fast the local engine and the training step are, against plain transformers and PyTorch: ratios of one run.
-
-Every way holds the same debates: same base, tasks, strategies, random numbers and answer cap. Model loading and warm-up
-are not counted. Seconds of a busy machine mean little; each ratio stands beside the same one by CPU time.
-"""
+"How fast the local engine and the training step are, against plain transformers and PyTorch: ratios of one run."
+# Every way holds the same debates: same base, tasks, strategies, random numbers and answer cap. Model loading and warm-up
+# are not counted. Seconds of a busy machine mean little; each ratio stands beside the same one by CPU time.
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
