@@ -328,10 +328,11 @@ def score_tokens_figure(
     decoding: str = "greedy",
     benchmark: str | None = None,  # the mean over benchmarks when none is named
     model: str = "",  # what generated; stands above the axes
-) -> Figure:
+) -> Figure | None:  # None when there is nothing to draw
     "Score against tokens, with intervals in both directions."
     benchmark = benchmark or headline(rows)
     shown = [row for row in rows_of(rows, decoding) if row["benchmark"] == benchmark]
+    if not shown: return None
     figure, (axis,) = empty_axes()
     for row in shown:
         spread = [abs(np.subtract(row[f"{name}_ci"], row[name]))[:, None] for name in ("tokens", "score")]
