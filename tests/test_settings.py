@@ -16,7 +16,7 @@ def test_every_system_loads_under_every_preset():
 
 def test_preset_files_name_known_settings_and_differ():
     assert {"smoke", "toy"} <= set(preset_names())
-    assert read_preset("smoke")["tasks_per_iteration"] < read_preset("toy")["tasks_per_iteration"] == 96
+    assert read_preset("smoke")["tasks_per_iteration"] < read_preset("toy")["tasks_per_iteration"] == 64
     for preset in ("smoke", "toy"):
         values = read_preset(preset)
         assert (values["mode"], values["teacher"]) == ("teacher", "toy")
