@@ -1,6 +1,7 @@
 "Metrics: the official rules at their edges."
 import itertools
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -83,6 +84,11 @@ def test_numbers_are_compared_as_mathematics(said, value, status):
 
 def test_a_formula_that_takes_too_long_is_a_timeout():
     assert math_score("9 ** 9 ** 9", "9", seconds=1) == Score(0.0, "timeout")
+
+
+def test_mathematics_is_judged_in_other_threads_too():
+    with ThreadPoolExecutor(1) as pool:
+        assert [pool.submit(math_score, said, "9").result().value for said in ("4 + 5", "8")] == [1, 0]
 
 
 def test_the_best_alias_counts_and_a_gold_answer_without_formula_is_an_error():
