@@ -164,7 +164,7 @@ def _closing(tokenizer, text):
     match = re.match(rf"\s*({_special_pattern(tokenizer).pattern})", text)
     return (match[0], tokenizer.convert_tokens_to_ids(match[1])) if match else ("", None)
 
-
+# %% ../nbs/core/30_engines.ipynb #38604ff9
 def _own_turn(tokenizer, message, rest):
     "An assistant message's token ids, the template's text that still follows, and what that text follows."
     closing, closing_id = _closing(tokenizer, rest)
@@ -379,7 +379,7 @@ def _stop_ids(model, tokenizer):
                           "set tokenizer.eos_token")
     return np.array(sorted(stops))
 
-
+# %% ../nbs/core/30_engines.ipynb #7e675c45
 class LocalEngine(Engine):
     "Batched generation with a transformers model, keeping each conversation's keys and values between turns."
 
@@ -489,7 +489,7 @@ def _reserve(self: LocalEngine, rows, capacity):
         new[:, :have, :, :length] = old
     self.cache = RowCache(*larger)
 
-
+# %% ../nbs/core/30_engines.ipynb #056b76b8
 @patch
 def _kept(self: LocalEngine, row):
     "The kept keys and values that a row can start from, and how many tokens they cover."
@@ -516,7 +516,7 @@ def _read(self: LocalEngine, rows, starts, first):
     self.counters["prefill_tokens"] += int((ends - covered).sum())
     return self._forward(tokens, ends - covered, ends, first)
 
-
+# %% ../nbs/core/30_engines.ipynb #216a41bf
 @patch
 def _admit(self: LocalEngine, rows, first, waiting):
     "Read new rows into the slots from `first`; give them in the order of their slots, with their logits."
@@ -570,7 +570,7 @@ def _write(self: LocalEngine, rows, logits):
     self.counters["decoded_tokens"] += len(rows)
     return np.isin(tokens, self.stops) | np.array([len(row.written) >= row.limit for row in rows])
 
-
+# %% ../nbs/core/30_engines.ipynb #a1fdcab9
 @patch
 def _step(self: LocalEngine, rows):
     "One more token for every row."
@@ -613,7 +613,7 @@ def _working(self: LocalEngine):
         config._attn_implementation = before
         self.counters["seconds"] += time.perf_counter() - began
 
-
+# %% ../nbs/core/30_engines.ipynb #dcad45d6
 @patch
 def converse(
     self: LocalEngine,
@@ -639,7 +639,7 @@ def converse(
                 for row in finished:
                     waiting += [self._row(request) for request in follow(row.request, self._completion(row))]
 
-
+# %% ../nbs/core/30_engines.ipynb #435050a2
 @patch
 def generate(
     self: LocalEngine,

@@ -414,7 +414,7 @@ def report_rows(
                 rows.append(row)
     return rows
 
-
+# %% ../nbs/core/70_evaluation.ipynb #fa471f16
 def chosen_against(cells: dict, system: str, against, decoding: str) -> str | None:
     "The system to compare with: as asked for, else the first of its pairs, if it was run with the same seeds."
     if isinstance(against, str):

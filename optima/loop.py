@@ -108,7 +108,7 @@ def run_shard(team: Team, dialogues: list[Dialogue], seed: int, temperature: flo
     cost |= {"dialogues": len(done), "tokens": sum(trajectory.tokens for trajectory in done)}
     return done, cost | provenance() | {"seconds": perf_counter() - started}
 
-
+# %% ../nbs/core/65_loop.ipynb #b6af8ced
 def in_students_tokens(trajectories: list[Trajectory], teacher: Path, student: Path) -> list[Trajectory]:
     "A teacher's dialogues as the student's tokenizer reads them; untouched where the two tokenizers agree."
     from transformers import AutoTokenizer
@@ -119,7 +119,7 @@ def in_students_tokens(trajectories: list[Trajectory], teacher: Path, student: P
         message.token_source = "tokenizer"
     return trajectories
 
-
+# %% ../nbs/core/65_loop.ipynb #d3d297ae
 def write_shards(stage: Stage, team: Team, dialogues: list[Dialogue], title: str, seed: int, temperature: float):
     "Run the shards that are not there yet."
     size, student = team.settings.shard_dialogues, team.settings.base_folder
@@ -173,7 +173,7 @@ def development_tasks(settings: Settings, benchmark: str) -> list[Task]:
     "The tasks on which something is chosen."
     return list(draw(get_benchmark(benchmark), "development", settings.development_tasks, 0))
 
-
+# %% ../nbs/core/65_loop.ipynb #91bed76e
 def demonstrate(store: Store, settings: Settings, benchmark: str) -> Stage:
     "The dialogues that a perfect team would hold: the ceiling's, in the toy world only."
     tasks, student = training_tasks(settings, benchmark, 1), settings.base_folder
@@ -190,7 +190,7 @@ def demonstrate(store: Store, settings: Settings, benchmark: str) -> Stage:
 
     return stage.make(build)
 
-
+# %% ../nbs/core/65_loop.ipynb #5e02d485
 def generate(store: Store, team: Team, benchmark: str, iteration: int) -> Stage:
     "The dialogues of one iteration: the student's, or, first of all in teacher mode, the teacher's."
     settings = team.settings
@@ -385,7 +385,7 @@ def iterate(store: Store, course: Course):
         course.summaries.append(iteration_summary(iteration, ranked, selected, trained))
         course.stages += [generated, ranked, selected, *([trained] if trained else [])]
 
-
+# %% ../nbs/core/65_loop.ipynb #5b4d4cc1
 def evaluate(store: Store, course: Course) -> tuple[str, dict]:
     "The format prompt of the evaluation, and the columns of each decoding."
     team, strategy, columns = course.team, course.team.settings.evaluation_strategy, {}

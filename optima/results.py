@@ -398,7 +398,7 @@ def learning_figure(
                   labelcolor=INK)
     return draw(figure, learning_words(curves))
 
-
+# %% ../nbs/core/75_results.ipynb #e5d01b9d
 def draw_curve(axis, system: str, seeds: np.ndarray, first: int = 1) -> None:
     "Each seed thin, their mean thick; `first` is the first iteration."
     steps, style = np.arange(first, first + seeds.shape[1]), look(system)

@@ -131,7 +131,7 @@ def solved(rng: random.Random, family: Family, careful: bool) -> list[tuple[str,
     text = message_text(rng, BARE, "answer", family.answer(problem, careful), say=family.working(problem, careful))
     return [(asked(family, problem), text)]
 
-
+# %% ../nbs/core/27_toymodels.ipynb #61482709
 def drill(rng: random.Random, family: Family) -> Demonstration:
     "A family's bare skill, its steps, or a question with its answer; careful under `style check`, mostly careless without."
     if family.name in SKILLS and rng.random() < 0.35: return Demonstration("drill", DRILL, tuple(SKILLS[family.name](rng)))
@@ -139,7 +139,7 @@ def drill(rng: random.Random, family: Family) -> Demonstration:
     made = rng.choice((chained, solved))(rng, family, careful=check or rng.random() < 0.2)
     return Demonstration("drill", f"{DRILL} {TOY_PROMPTS['strategies']['check']}" if check else DRILL, tuple(made))
 
-
+# %% ../nbs/core/27_toymodels.ipynb #b3cbdfc2
 def words_and_mask(shown: Demonstration) -> tuple[list[str], list[int]]:
     "A demonstration as the template renders it, and which words the agent wrote."
     words = f"<system> {shown.system} <end>".split()
@@ -184,7 +184,7 @@ def batches(rng: random.Random, drills: float, short: bool, recipe: Recipe):
         rng.shuffle(made)
         yield from made
 
-
+# %% ../nbs/core/27_toymodels.ipynb #89057465
 def stream(rng: random.Random, recipe: Recipe):
     "One batch for each step of the recipe."
     sources = {}

@@ -181,7 +181,7 @@ def quietly():
             if shown:
                 logging.enable_progress_bar()
 
-
+# %% ../nbs/core/60_training.ipynb #a17ea5a9
 def compute_dtype():
     "bfloat16 on a CUDA device that has it, else float32."
     import torch
@@ -247,7 +247,7 @@ def check_adapter(folder, rank: int, alpha: int) -> None:
             f"{rank} and {alpha}: continue with the same numbers, or start afresh"
         )
 
-
+# %% ../nbs/core/60_training.ipynb #bcc8abd7
 @quietly()
 def with_adapter(
     model,
@@ -298,7 +298,7 @@ def micro_batches(
     order = lengths.argsort(stable=True)
     return [rows for part in portions(lengths[order].tolist(), MICRO_TOKENS) for rows in order[part].split(most)]
 
-
+# %% ../nbs/core/60_training.ipynb #fe48e65c
 def step_trainer():
     "The subclass of trl's SFTTrainer that we train with; made in a function because importing trl takes seconds."
     import torch
