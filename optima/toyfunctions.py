@@ -14,6 +14,8 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
+from fastcore.basics import patch
+
 from .tasks import Benchmark, Task
 
 # %% ../nbs/core/22_toyfunctions.ipynb #74ce2e8e
@@ -202,42 +204,58 @@ class Functions(Family):
         asked = f"{self.entry} ( x , y ) : {self.restate(problem)} ."
         return f"{asked} {shown_call(self.entry, self.answer(problem))}" if self.example else asked
 
-    def begin(self, problem) -> Expression:
-        "What a team has before its first step."
-        return Expression()
+# %% ../nbs/core/22_toyfunctions.ipynb #f076f850
+@patch
+def begin(self: Functions, problem) -> Expression:
+    "What a team has before its first step."
+    return Expression()
 
-    def carry_out(self, problem, state: Expression, place: int, careful: bool = True, hand: str = "") -> Expression:
-        "What a team has after one more step."
-        return apply_step(state, problem[place], careful)
 
-    def write(self, state: Expression) -> str:
-        "An answer as the agents write it."
-        return f"return {state.text}"
+@patch
+def carry_out(self: Functions, problem, state: Expression, place: int, careful: bool = True, hand: str = "") -> Expression:
+    "What a team has after one more step."
+    return apply_step(state, problem[place], careful)
 
-    def answer(self, problem, careful: bool = True) -> str:
-        "The answer of a careful or of a careless solver."
-        return self.write(build(problem, careful))
 
-    def guess(self, rng: random.Random, problem) -> str:
-        "The answer of one who carries out the last step only."
-        return self.answer(problem[-1:])
+@patch
+def write(self: Functions, state: Expression) -> str:
+    "An answer as the agents write it."
+    return f"return {state.text}"
 
-    def misread(self, rng: random.Random, problem) -> tuple:
-        "The problem as an agent read it: an operand is another digit now and then."
-        return tuple((verb, rng.choice(DIGITS) if operand in DIGITS and rng.random() < self.noise else operand)
-                     for verb, operand in problem)
 
-    def read(self, task: Task) -> tuple:
-        "The problem behind a task."
-        words = task.question.split(" : ")[1].split(" .")[0]
-        steps = [text.rpartition(" ") for text in words.split(" , ")]
-        return tuple((verb, last) if verb in FORMS else (f"{verb} {last}".strip(), "") for verb, _, last in steps)
+@patch
+def answer(self: Functions, problem, careful: bool = True) -> str:
+    "The answer of a careful or of a careless solver."
+    return self.write(build(problem, careful))
 
-    def task(self, problem, name: str) -> Task:
-        "A problem as the benchmark gives it to a team."
-        tests = hidden_tests(self, problem, random.Random(self.question(problem)))
-        return Task(id=f"{self.name}/{name}", benchmark=self.name, question=self.question(problem), metric="tests",
-                    answer=self.answer(problem), tests=tests, entry_point=self.entry, prefix=f"def {self.entry}(x, y):\n    ")
+# %% ../nbs/core/22_toyfunctions.ipynb #5413e64c
+@patch
+def guess(self: Functions, rng: random.Random, problem) -> str:
+    "The answer of one who carries out the last step only."
+    return self.answer(problem[-1:])
+
+
+@patch
+def misread(self: Functions, rng: random.Random, problem) -> tuple:
+    "The problem as an agent read it: an operand is another digit now and then."
+    return tuple((verb, rng.choice(DIGITS) if operand in DIGITS and rng.random() < self.noise else operand)
+                 for verb, operand in problem)
+
+# %% ../nbs/core/22_toyfunctions.ipynb #27dc58ae
+@patch
+def read(self: Functions, task: Task) -> tuple:
+    "The problem behind a task."
+    words = task.question.split(" : ")[1].split(" .")[0]
+    steps = [text.rpartition(" ") for text in words.split(" , ")]
+    return tuple((verb, last) if verb in FORMS else (f"{verb} {last}".strip(), "") for verb, _, last in steps)
+
+
+@patch
+def task(self: Functions, problem, name: str) -> Task:
+    "A problem as the benchmark gives it to a team."
+    tests = hidden_tests(self, problem, random.Random(self.question(problem)))
+    return Task(id=f"{self.name}/{name}", benchmark=self.name, question=self.question(problem), metric="tests",
+                answer=self.answer(problem), tests=tests, entry_point=self.entry, prefix=f"def {self.entry}(x, y):\n    ")
 
 # %% ../nbs/core/22_toyfunctions.ipynb #fd94d73e
 INPUTS = [(x, y) for x in (-7, -4, -1, 0, 2, 3, 5, 8) for y in (-6, -3, 1, 4, 9)]
