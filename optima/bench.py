@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from optima.engines import Completion, Engine, LocalEngine, choose, encode_conversation, load_model, uniforms
+from optima.chats import Completion, Engine, encode_conversation
+from optima.engines import LocalEngine, choose, load_model, uniforms
 from optima.loop import PROMPTS
 from optima.registry import machine
 from optima.scheduler import Dialogue, run_dialogues

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
-from .engines import Completion, Engine, Request
+from .chats import Completion, Engine, Request
 from .errors import OptimaError
 from .messages import Message, Trajectory, system_text
 from .paradigms import Prompts, start

@@ -19,7 +19,8 @@ from math import isfinite
 from pathlib import Path
 from time import perf_counter
 
-from .engines import encode_conversation, keep_freed_memory, portions
+from .chats import encode_conversation
+from .engines import keep_freed_memory, portions
 from .errors import OptimaError, suggest
 from .messages import Trajectory
 

@@ -11,20 +11,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from optima.engines import (
-    Completion,
-    Engine,
-    LocalEngine,
-    Request,
-    ScriptedEngine,
-    choose,
-    encode_conversation,
-    layout_of,
-    load_model,
-    neutralise,
-    portions,
-    uniforms,
-)
+from optima.chats import Completion, Engine, Request, ScriptedEngine, encode_conversation, neutralise
+from optima.engines import LocalEngine, choose, layout_of, load_model, portions, uniforms
 from optima.errors import OptimaError
 
 WORDS = ["<unk>", "<pad>", "<system>", "<user>", "<assistant>", "<end>", *"0123456789abcdefghijklmnopqrstuvwxyz"]

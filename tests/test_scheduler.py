@@ -4,7 +4,8 @@ from dataclasses import dataclass
 import pytest
 from test_engines import make_model, make_tokenizer
 
-from optima.engines import LocalEngine, ScriptedEngine
+from optima.chats import ScriptedEngine
+from optima.engines import LocalEngine
 from optima.errors import OptimaError
 from optima.paradigms import ENGLISH, Agent
 from optima.scheduler import Dialogue, Live, request_of, run_dialogues, stable_hash
