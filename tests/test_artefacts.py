@@ -16,8 +16,6 @@ from optima.artefacts import (
     ablation_words,
     against_full,
     article_words,
-    budget_rows,
-    budget_table,
     cost_table,
     course,
     course_benchmarks,
@@ -26,7 +24,6 @@ from optima.artefacts import (
     courses,
     dominated,
     in_words,
-    read_expected,
     saving_rows,
     saving_table,
     saving_words,
@@ -37,8 +34,8 @@ from optima.artefacts import (
     weight_figure,
     weight_rows,
     weight_table,
-    write_expected,
 )
+from optima.budget import budget_rows, budget_table, read_expected, write_expected
 from optima.evaluation import SPOKEN, comparisons, report_rows
 from optima.launcher import ARTEFACTS, declared_parameters
 from optima.registry import registry_text
