@@ -118,8 +118,9 @@ def article_words() -> list[str]:
             names = [name for name in values[ours] if name != "tokens"]
             higher = sum(values[ours][name] > values[other][name] for name in names)
             spent, saved = values[ours]["tokens"], values[other]["tokens"]
-            told.append(f"{ours} against {other}: higher on {higher} of {len(names)} benchmarks, at {saved:,.0f} / {spent:,.0f} = "
-                        f"{saved / spent:.2f} times fewer tokens.")
+            ratio = f"{saved:,.0f} / {spent:,.0f} = {saved / spent:.2f}"
+            cost = f"{ratio} times fewer tokens" if spent < saved else f"no fewer tokens ({ratio})"
+            told.append(f"{ours} against {other}: higher on {higher} of {len(names)} benchmarks, at {cost}.")
     stated = article_values("text")["Optima (trained)"]["token_reduction_factor"]
     return told + [f"Its text says {stated:g} times."]
 
