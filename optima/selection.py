@@ -108,8 +108,9 @@ def _at_random(
     count: int,  # at most one per task
     rng: random.Random,
 ) -> list[Trajectory]:
-    "One random dialogue of each of `count` random tasks."
-    return [rng.choice(group) for group in rng.sample(by_task(trajectories), count)]
+    "One random dialogue of each of `count` random tasks, held under no format prompt where the task has such."
+    groups = rng.sample(by_task(trajectories), count)
+    return [rng.choice([one for one in group if one.strategy == "none"] or group) for group in groups]
 
 
 HOW = ("reward", "random")
@@ -121,7 +122,7 @@ def select(
     threshold: float,  # only rewards above it
     keep_share: float,  # of the tasks' best dialogues above the threshold
     seed: int,
-    how: str = "reward",  # "reward", or "random" for the control: as many, whatever they earned
+    how: str = "reward",  # "reward", or "random" for the control: as many ordinary ones, whatever they earned
     diversity: bool = True,  # keep every strategy covered
 ) -> list[Trajectory]:  # [] where nothing is good enough
     "The dialogues to train on."

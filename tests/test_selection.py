@@ -68,10 +68,17 @@ def test_the_control_is_blind_to_rewards():
     assert names(select(made, threshold=-1, keep_share=0.5, seed=1, how="random")) == blind
 
 
-def test_the_control_draws_every_sample_alike():
+def test_the_control_draws_every_ordinary_sample_alike():
+    made = [earned(f"t/{task}", sample, 0.5, "none" if sample < 4 else "guess") for task in range(10) for sample in range(8)]
     drawn = Counter(one.sample for seed in range(200) for one in
-                    select(world(tasks=10, samples=4), threshold=-1, keep_share=1.0, seed=seed, how="random"))
-    assert all(400 < drawn[sample] < 600 for sample in range(4))
+                    select(made, threshold=-1, keep_share=1.0, seed=seed, how="random"))
+    assert set(drawn) == set(range(4)) and all(400 < drawn[sample] < 600 for sample in range(4))
+
+
+def test_a_task_that_has_no_ordinary_dialogue_gives_any_to_the_control():
+    made = [earned("a", sample, 0.5, "brief") for sample in range(4)] + [earned("b", 0, 0.5, "none")]
+    drawn = [names(select(made, threshold=-1, keep_share=1.0, seed=seed, how="random")) for seed in range(50)]
+    assert all(len(chosen) == 2 for chosen in drawn) and len({name for chosen in drawn for name in chosen}) == 5
 
 
 def test_reward_keeps_the_best_of_each_task_above_the_threshold():
