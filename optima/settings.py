@@ -81,7 +81,7 @@ class Settings:
     max_acceptable_tokens: int = 250  # a dialogue of as many tokens earns nothing for efficiency
     question_metric: str = "exact_match"  # how an answer in words is judged: exact_match or f1
 
-    selection: str = "reward"  # the best dialogues by reward, or as many drawn at "random"
+    selection: str = "reward"  # the best dialogues by reward, or as many ordinary ones drawn at "random"
     threshold: float = 0.0  # only dialogues with a reward above it are selected
     keep_share: float = 0.6  # of the tasks' best dialogues
     diversity: bool = True  # keep every strategy in the selection

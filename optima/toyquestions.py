@@ -11,6 +11,8 @@ __all__ = ['PEOPLE', 'LINKS', 'VALUES', 'Fact', 'hotpotqa', 'toy_hotpotqa', 'THI
 import random
 from dataclasses import dataclass, replace
 
+from fastcore.basics import patch
+
 from .tasks import Task
 from .toyfunctions import DIGITS, MOST, Family, benchmark_of, humaneval, mbpp
 
@@ -90,58 +92,84 @@ class TwoHops(Family):
     def begin(self, problem) -> str: return ""
     def write(self, state: str) -> str: return state
 
-    def supporting(self, problem) -> tuple[int, int]:
-        "Which passages are needed, in the order of need."
-        topics = [passage[0][0] for passage in problem.passages]
-        return topics.index(problem.link), topics.index(problem.relation)
+# %% ../nbs/core/24_toyquestions.ipynb #b8aca9ca
+@patch
+def supporting(self: TwoHops, problem) -> tuple[int, int]:
+    "Which passages are needed, in the order of need."
+    topics = [passage[0][0] for passage in problem.passages]
+    return topics.index(problem.link), topics.index(problem.relation)
 
-    def hands(self, rng, problem):
-        "Each needed passage to one executor, and one of the others."
-        supporting, texts = self.supporting(problem), self.passages(problem)
-        rest = [place for place in range(len(texts)) if place not in supporting]
-        dealt = zip(supporting, rng.sample(rest, len(rest)))
-        return [" ".join(texts[place] for place in rng.sample(hand, len(hand))) for hand in dealt]
 
-    def looked_up(self, problem, state: str, place: int) -> tuple[str, str]:
-        "The relation and the person of a step."
-        return ((problem.link, problem.person), (problem.relation, state))[place]
+@patch
+def hands(self: TwoHops, rng, problem):
+    "Each needed passage to one executor, and one of the others."
+    supporting, texts = self.supporting(problem), self.passages(problem)
+    rest = [place for place in range(len(texts)) if place not in supporting]
+    dealt = zip(supporting, rng.sample(rest, len(rest)))
+    return [" ".join(texts[place] for place in rng.sample(hand, len(hand))) for hand in dealt]
 
-    def carry_out(self, problem, state, place, careful=True, hand=""):
-        "One look-up in an executor's hand; the careless, and who finds nothing, take the first of the relation."
-        (what, who), facts = self.looked_up(problem, state, place), facts_in(hand)
-        return careful and find(facts, what, who) or find(facts, what)
+# %% ../nbs/core/24_toyquestions.ipynb #762dd1d0
+@patch
+def looked_up(self: TwoHops, problem, state: str, place: int) -> tuple[str, str]:
+    "The relation and the person of a step."
+    return ((problem.link, problem.person), (problem.relation, state))[place]
 
-    def step_working(self, problem, state, place, careful=True, hand=""):
-        (what, who), facts = self.looked_up(problem, state, place), facts_in(hand)
-        if not (careful and find(facts, what, who)): who = next(fact[1] for fact in facts if fact[0] == what)
-        return fact_text((what, who, find(facts, what, who)))
 
-    def answer(self, problem, careful=True) -> str:
-        return find(problem.facts, problem.relation, problem.bridge if careful else "")
+@patch
+def carry_out(self: TwoHops, problem, state, place, careful=True, hand=""):
+    "One look-up in an executor's hand; the careless, and who finds nothing, take the first of the relation."
+    (what, who), facts = self.looked_up(problem, state, place), facts_in(hand)
+    return careful and find(facts, what, who) or find(facts, what)
 
-    def working(self, problem, careful=True) -> str:
-        wanted = ((problem.link, problem.person), (problem.relation, problem.bridge))
-        found = (next(fact for fact in problem.facts if fact[:2 if careful else 1] == start[:2 if careful else 1]) for start in wanted)
-        return " ".join(map(fact_text, found))
 
-    def guess(self, rng, problem) -> str:
-        "Whatever some passage says."
-        return rng.choice(problem.facts)[2]
+@patch
+def step_working(self: TwoHops, problem, state, place, careful=True, hand=""):
+    "The fact that an executor goes by."
+    (what, who), facts = self.looked_up(problem, state, place), facts_in(hand)
+    if not (careful and find(facts, what, who)): who = next(fact[1] for fact in facts if fact[0] == what)
+    return fact_text((what, who, find(facts, what, who)))
 
-    def misread(self, rng, problem) -> Puzzle:
-        "Now and then the eye slips to the line about someone else."
-        if rng.random() >= self.noise: return problem
-        other = next(who for what, who, _ in problem.facts if what == problem.link and who != problem.person)
-        return replace(problem, person=other)
+# %% ../nbs/core/24_toyquestions.ipynb #c39456cf
+@patch
+def answer(self: TwoHops, problem, careful=True) -> str:
+    "What the chain leads to; a careless solver takes the first fact of the relation."
+    return find(problem.facts, problem.relation, problem.bridge if careful else "")
 
-    def read(self, task: Task) -> Puzzle:
-        "The problem behind a task."
-        relation, link, person, _ = task.question.split()
-        return Puzzle(tuple(tuple(facts_in(passage)) for passage in task.passages), person, link, relation)
 
-    def task(self, problem, name: str) -> Task:
-        return Task(id=f"{self.name}/{name}", benchmark=self.name, question=self.question(problem), metric=self.metric,
-                    answer=self.answer(problem), passages=self.passages(problem), supporting=self.supporting(problem))
+@patch
+def working(self: TwoHops, problem, careful=True) -> str:
+    "Both facts that a solver goes by."
+    wanted = ((problem.link, problem.person), (problem.relation, problem.bridge))
+    found = (next(fact for fact in problem.facts if fact[:2 if careful else 1] == start[:2 if careful else 1]) for start in wanted)
+    return " ".join(map(fact_text, found))
+
+# %% ../nbs/core/24_toyquestions.ipynb #b97c1e4a
+@patch
+def guess(self: TwoHops, rng, problem) -> str:
+    "Whatever some passage says."
+    return rng.choice(problem.facts)[2]
+
+
+@patch
+def misread(self: TwoHops, rng, problem) -> Puzzle:
+    "Now and then the eye slips to the line about someone else."
+    if rng.random() >= self.noise: return problem
+    other = next(who for what, who, _ in problem.facts if what == problem.link and who != problem.person)
+    return replace(problem, person=other)
+
+
+@patch
+def read(self: TwoHops, task: Task) -> Puzzle:
+    "The problem behind a task."
+    relation, link, person, _ = task.question.split()
+    return Puzzle(tuple(tuple(facts_in(passage)) for passage in task.passages), person, link, relation)
+
+
+@patch
+def task(self: TwoHops, problem, name: str) -> Task:
+    "A problem as the benchmark gives it to a team."
+    return Task(id=f"{self.name}/{name}", benchmark=self.name, question=self.question(problem), metric=self.metric,
+                answer=self.answer(problem), passages=self.passages(problem), supporting=self.supporting(problem))
 
 # %% ../nbs/core/24_toyquestions.ipynb #d3bf2c72
 hotpotqa = TwoHops()
@@ -214,41 +242,61 @@ class Stories(Family):
         first, second = self.plan(problem)
         return f"{problem.person} has {problem.start} {problem.things} . {first.split(' ', 1)[1]} . {second} . how many ?"
 
-    def carry_out(self, problem, state, place, careful=True, hand=""):
-        "The first change is always read rightly; the careless slip at the second."
-        number = problem.start if place == 0 else state
-        return max(0, min(MOST, apply_change(number, problem.changes[place], careful or place == 0)))
+# %% ../nbs/core/24_toyquestions.ipynb #f0b16ae5
+@patch
+def carry_out(self: Stories, problem, state, place, careful=True, hand=""):
+    "The first change is always read rightly; the careless slip at the second."
+    number = problem.start if place == 0 else state
+    return max(0, min(MOST, apply_change(number, problem.changes[place], careful or place == 0)))
 
-    def answer(self, problem, careful=True) -> str:
-        return self.write(self.carry_out(problem, self.carry_out(problem, problem.start, 0), 1, careful))
 
-    def step_working(self, problem, state, place, careful=True, hand=""):
-        number, change, careful = problem.start if place == 0 else state, problem.changes[place], careful or place == 0
-        sayable = 0 <= apply_change(number, change, careful) <= MOST
-        return calculation(number, change, careful) if sayable else ""
+@patch
+def answer(self: Stories, problem, careful=True) -> str:
+    "The number after both changes."
+    return self.write(self.carry_out(problem, self.carry_out(problem, problem.start, 0), 1, careful))
 
-    def working(self, problem, careful=True) -> str:
-        middle = self.carry_out(problem, problem.start, 0)
-        return f"{self.step_working(problem, problem.start, 0)} {self.step_working(problem, middle, 1, careful)}"
 
-    def guess(self, rng, problem) -> str:
-        "The number after one step, or after none."
-        return str(rng.choice([problem.start, apply_change(problem.start, problem.changes[0])]))
+@patch
+def step_working(self: Stories, problem, state, place, careful=True, hand=""):
+    "The sum of one change."
+    number, change, careful = problem.start if place == 0 else state, problem.changes[place], careful or place == 0
+    sayable = 0 <= apply_change(number, change, careful) <= MOST
+    return calculation(number, change, careful) if sayable else ""
 
-    def misread(self, rng, problem) -> Story:
-        "Now and then a number is read as its neighbour."
-        near = replace(problem, start=problem.start + rng.choice((-1, 1)))
-        return near if rng.random() < self.noise and sayable(near) else problem
 
-    def read(self, task: Task) -> Story:
-        "The problem behind a task."
-        person, _, start, things, *words = task.question.removesuffix(" . how many ?").split()
-        changes = [text.split() for text in " ".join(words[1:]).split(" . ")]
-        return Story(person, int(start), things, tuple((verb, int(by[0]) if by else 2) for verb, *by in changes))
+@patch
+def working(self: Stories, problem, careful=True) -> str:
+    "Both sums."
+    middle = self.carry_out(problem, problem.start, 0)
+    return f"{self.step_working(problem, problem.start, 0)} {self.step_working(problem, middle, 1, careful)}"
 
-    def task(self, problem, name: str) -> Task:
-        return Task(id=f"{self.name}/{name}", benchmark=self.name, question=self.question(problem), metric=self.metric,
-                    answer=self.answer(problem))
+# %% ../nbs/core/24_toyquestions.ipynb #54e1d5bb
+@patch
+def guess(self: Stories, rng, problem) -> str:
+    "The number after one step, or after none."
+    return str(rng.choice([problem.start, apply_change(problem.start, problem.changes[0])]))
+
+
+@patch
+def misread(self: Stories, rng, problem) -> Story:
+    "Now and then a number is read as its neighbour."
+    near = replace(problem, start=problem.start + rng.choice((-1, 1)))
+    return near if rng.random() < self.noise and sayable(near) else problem
+
+
+@patch
+def read(self: Stories, task: Task) -> Story:
+    "The problem behind a task."
+    person, _, start, things, *words = task.question.removesuffix(" . how many ?").split()
+    changes = [text.split() for text in " ".join(words[1:]).split(" . ")]
+    return Story(person, int(start), things, tuple((verb, int(by[0]) if by else 2) for verb, *by in changes))
+
+
+@patch
+def task(self: Stories, problem, name: str) -> Task:
+    "A problem as the benchmark gives it to a team."
+    return Task(id=f"{self.name}/{name}", benchmark=self.name, question=self.question(problem), metric=self.metric,
+                answer=self.answer(problem))
 
 
 stories = Stories()
