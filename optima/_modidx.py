@@ -638,6 +638,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'optima.training.quantization_settings': ( 'core/training.html#quantization_settings',
                                                                             'optima/training.py'),
                                  'optima.training.quietly': ('core/training.html#quietly', 'optima/training.py'),
+                                 'optima.training.recorder': ('core/training.html#recorder', 'optima/training.py'),
                                  'optima.training.save_adapter': ('core/training.html#save_adapter', 'optima/training.py'),
                                  'optima.training.show_mask': ('core/training.html#show_mask', 'optima/training.py'),
                                  'optima.training.step_trainer': ('core/training.html#step_trainer', 'optima/training.py'),

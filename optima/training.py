@@ -6,12 +6,14 @@
 __all__ = ['IGNORED', 'OWN', 'QUANTIZATIONS', 'MICRO_TOKENS', 'Example', 'examples_of', 'show_mask', 'check_examples',
            'plan_steps', 'optimizer_and_schedule', 'naive_training', 'quietly', 'compute_dtype',
            'quantization_settings', 'load_base', 'adapter_settings', 'check_adapter', 'with_adapter',
-           'trainer_settings', 'micro_batches', 'step_trainer', 'train_with_trl', 'save_adapter', 'train_adapter']
+           'trainer_settings', 'micro_batches', 'step_trainer', 'train_with_trl', 'save_adapter', 'recorder',
+           'train_adapter']
 
 # %% ../nbs/core/60_training.ipynb #8c7169e6
 import html
 import json
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import ERROR, getLogger
@@ -382,6 +384,23 @@ def save_adapter(
     described |= {"base_model_name_or_path": base_name, "target_modules": sorted(described["target_modules"])}
     (out / "adapter_config.json").write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
 
+# %% ../nbs/core/60_training.ipynb #24b5f5ef
+def recorder(
+    log: dict,  # its lists "loss" and "label_tokens" get an entry for each step
+    steps: int,  # of the whole training
+    progress=None,  # called as progress(step, steps, text)
+) -> Callable:  # of a step's loss and its number of label tokens
+    "What takes note of each step, and ends a training whose loss is not finite with an OptimaError."
+    def report(loss, label_tokens):
+        if not isfinite(loss):
+            raise OptimaError(f"the loss is not finite at step {len(log['loss']) + 1} of {steps}: lower learning_rate")
+        log["loss"].append(loss)
+        log["label_tokens"].append(label_tokens)
+        if progress is not None:
+            progress(len(log["loss"]), steps, f"loss {loss:.3f}")
+
+    return report
+
 # %% ../nbs/core/60_training.ipynb #17942997
 def train_adapter(
     base,  # folder of the base model
@@ -413,18 +432,10 @@ def train_adapter(
         raise OptimaError(f"training needs steps of at least 1, not {steps}; to keep the adapter, do not train")
     plan, log = plan_steps(examples, steps, batch_dialogues, seed), {"loss": [], "label_tokens": []}
 
-    def report(loss, label_tokens):
-        if not isfinite(loss):
-            raise OptimaError(f"the loss is not finite at step {len(log['loss']) + 1} of {steps}: lower learning_rate")
-        log["loss"].append(loss)
-        log["label_tokens"].append(label_tokens)
-        if progress is not None:
-            progress(len(log["loss"]), steps, f"loss {loss:.3f}")
-
     model = with_adapter(load_base(base, quantization), seed, rank, alpha, dropout, start_adapter)
     train_with_trl(
         model, tokenizer, examples, plan, learning_rate, out=out, seed=seed, warmup=warmup, micro_batch=micro_batch,
-        gradient_checkpointing=gradient_checkpointing, report=report,
+        gradient_checkpointing=gradient_checkpointing, report=recorder(log, steps, progress),
     )  # fmt: skip
     save_adapter(model, out, Path(base).name)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
