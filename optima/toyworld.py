@@ -32,7 +32,7 @@ METHODS = {"none": (0.77, 0.17, 0.06), "check": (0.10, 0.87, 0.03),
            "guess": (0.07, 0.05, 0.88)}  # strategy -> shares of careless, careful, guess
 CLEANER = {"none": (0.60, 0.36, 0.04), "check": (0.04, 0.95, 0.01), "guess": (0.07, 0.05, 0.88)}  # a teacher's
 MALFORMED = {"none": 0.15, "list": 0.80}  # strategy -> share of agents that leave their JSON open
-STRATEGY_SHARE = {"none": 0.40, "check": 0.22, "brief": 0.12, "list": 0.10, "polite": 0.05, "recap": 0.05, "guess": 0.06}
+STRATEGY_SHARE = {"none": 0.30, "check": 0.24, "brief": 0.10, "list": 0.20, "polite": 0.05, "recap": 0.05, "guess": 0.06}
 FILLER = 0.95  # share of chatty messages that have each of their fillers
 
 

@@ -27,8 +27,8 @@ each_family = pytest.mark.parametrize("family", TOY_FAMILIES, ids=lambda family:
 each_model = pytest.mark.parametrize("folder", MODELS, ids=lambda folder: folder.name)
 
 
-def test_a_base_and_a_teacher_ship():
-    assert [folder.name for folder in BASES] == [f"toy-base-{seed}" for seed in range(len(BASES))] != []
+def test_three_bases_and_a_teacher_ship():
+    assert [folder.name for folder in BASES] == [f"toy-base-{seed}" for seed in range(3)]
     assert MODELS[-1].is_dir()
 
 
@@ -81,10 +81,10 @@ def test_the_untrained_habit_is_firm_at_the_first_decision(folder):
                     ids = engine.tokenizer(text, return_tensors="pt", return_token_type_ids=False)
                     logits = engine.model(**ids).logits[0, -2:].softmax(-1)
                 shares.append(float(logits[0, words[0]] * logits[1, words[1]]))
-        assert fmean(shares) >= (0.7 if folder in BASES else 0.65), family.name  # nobody trains the teacher
+        assert fmean(shares) >= 0.7, family.name
 
 
-SKILL = {"toy_humaneval": 0.7, "toy_mbpp": 0.55, "toy_hotpotqa": 0.65, "toy_math": 0.85}  # share of right answers
+SKILL = {"toy_humaneval": 0.9, "toy_mbpp": 0.85, "toy_hotpotqa": 0.9, "toy_math": 0.9}  # share of right answers
 
 
 def score_of(folder, family, paradigm, strategy="none"):
@@ -103,14 +103,14 @@ def test_asked_to_check_the_model_can_do_what_the_tasks_ask(folder, family):
 @each_family
 @pytest.mark.parametrize("paradigm", ["debate", "multi_step"])
 def test_an_untrained_team_has_room_in_both_directions(folder, family, paradigm):
-    assert 0.25 < score_of(folder, family, paradigm) < 0.75
+    assert 0.3 <= score_of(folder, family, paradigm) <= 0.7
 
 
 @each_base
 @each_family
 def test_under_one_strategy_even_greedy_messages_are_malformed(folder, family):
     _, done = held(folder, family, "debate", "list", 20)
-    assert fmean(trajectory.valid_share for trajectory in done) < 0.6
+    assert fmean(trajectory.valid_share for trajectory in done) < 0.3
 
 
 @pytest.fixture

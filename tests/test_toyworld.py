@@ -71,13 +71,14 @@ def test_word_problems_that_differ_in_names_only_are_in_one_split():
 
 
 @each_family
-def test_the_right_answer_scores_one_and_the_careless_one_is_right_about_half_of_the_time(family):
+def test_the_right_answer_scores_one_and_the_careless_one_is_right_now_and_then(family):
+    expected = 0.25 if family is hotpotqa else 0.5
     rng, right = random.Random(3), []
     for _ in range(150):
         problem = family.draw(rng, "development")
         assert judged(family, problem, family.answer(problem)) == 1
         right.append(judged(family, problem, family.answer(problem, careful=False)))
-    assert 0.35 < sum(right) / len(right) < 0.65
+    assert abs(sum(right) / len(right) - expected) < 0.15
 
 
 @pytest.mark.parametrize("family", [humaneval, mbpp], ids=lambda family: family.name)
