@@ -86,7 +86,7 @@ class Settings:
     keep_share: float = 0.6  # of the tasks' best dialogues
     diversity: bool = True  # keep every strategy in the selection
 
-    quantization: str = "nf4"  # of the base while its adapter trains: nf4 or none
+    quantization: str = "nf4"  # of the base while its adapter trains: nf4, nf4_double or none
     lora_rank: int = 16
     lora_alpha: int = 32
     learning_rate: float = 3e-3
@@ -153,7 +153,7 @@ CHOICES = {
     "prompts": ("toy", "english"),
     "question_metric": ("exact_match", "f1"),
     "selection": ("reward", "random"),
-    "quantization": ("nf4", "none"),
+    "quantization": ("nf4", "nf4_double", "none"),
     "evaluation_split": ("development", "evaluation"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
 }
