@@ -15,7 +15,7 @@ PRESETS = Path(__file__).parent / "presets"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 NOT_IN_PRESETS = ("system", "preset", "seed")
 MODELS = ("base", "teacher")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # owner/name, or owner/name@revision
 
 SYSTEMS: dict[str, dict] = {
     "single": {"paradigm": "single", "iterations": 0},
@@ -93,6 +93,7 @@ class Settings:
     training_steps: int = 24  # optimiser steps per iteration
     batch_dialogues: int = 32  # dialogues per optimiser step
     micro_batch: int = 32  # examples (one agent's view of a dialogue) per forward pass
+    gradient_checkpointing: bool = False  # compute activations twice, keep few: memory and time, not results
     continue_adapter: bool = True  # go on from the last iteration's adapter, or restart from the base
 
     evaluation_tasks: int = 300  # per benchmark

@@ -22,7 +22,7 @@ from pathlib import Path
 from time import perf_counter
 
 from .chats import encode_conversation
-from .engines import keep_freed_memory, portions
+from .engines import keep_freed_memory, load_tokenizer, portions, source
 from .errors import OptimaError, suggest
 from .messages import Trajectory
 
@@ -221,8 +221,9 @@ def load_base(
     double = quantization == "nf4_double"
     four_bits = BitsAndBytesConfig(**quantization_settings(dtype, double)) if quantization != "none" else None
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    name, revision = source(path)
     model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, quantization_config=four_bits, device_map={"": device}
+        name, **revision, dtype=dtype, quantization_config=four_bits, device_map={"": device}
     )
     for layer in model.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
@@ -426,9 +427,7 @@ def train_adapter(
     progress=None,  # called as progress(step, steps, text)
 ) -> dict:  # loss and label_tokens of each step, and what was trained
     "Fine-tune an adapter on agents' own turns and write it to a folder."
-    from transformers import AutoTokenizer
-
-    started, tokenizer = perf_counter(), AutoTokenizer.from_pretrained(base)
+    started, tokenizer = perf_counter(), load_tokenizer(base)
     if examples and not isinstance(examples[0], Example):
         examples = examples_of(examples, tokenizer)
     check_examples(examples)

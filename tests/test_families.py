@@ -5,7 +5,8 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from optima.chats import Request, encode_conversation, fitted
-from optima.engines import LocalEngine, load_model
+from optima.engines import LocalEngine, fitting_dtype, load_model, source
+from optima.errors import OptimaError
 from optima.messages import Message, Trajectory
 from optima.training import examples_of, train_adapter
 
@@ -164,3 +165,29 @@ def test_what_a_template_takes_is_left_alone():
     assert fitted(make_tokenizer(GEMMA), two) == [{"role": "user", "content": "m p\n\n1 2 3\n\n4 5"}]
     silent = "{% for m in messages %}{% if m['role'] != 'system' %}[{{ m['content'] }}]{% endif %}{% endfor %}"
     assert fitted(make_tokenizer(silent), CHAT) == [{"role": "user", "content": "m p\n\n1 2 3"}]
+
+
+@pytest.mark.parametrize("device, bfloat16, expected", [("cpu", False, "float32"), ("cuda", True, "bfloat16"), ("cuda", False, "float16")])
+def test_the_type_is_chosen_by_what_the_device_has(device, bfloat16, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
+    assert fitting_dtype(device)[0] == expected
+
+
+def test_the_type_and_its_reason_are_logged(folders, caplog):
+    with caplog.at_level("INFO", logger="optima.engines"):
+        load_model(folders("llama3"))
+        load_model(folders("llama3"), dtype="bfloat16")
+    said = [record.getMessage() for record in caplog.records]
+    assert "float32" in said[0] and "fastest" in said[0] and "the settings say so" in said[1]
+
+
+def test_a_hub_name_may_name_a_revision(tmp_path):
+    assert source("owner/name@v1.2") == ("owner/name", {"revision": "v1.2"}) and source("owner/name") == ("owner/name", {})
+    assert source(tmp_path) == (str(tmp_path), {})
+
+
+@pytest.mark.parametrize("name", ["owner/no-such-model", "owner/no-such-model@main"])
+def test_a_model_that_cannot_be_had_is_one_clear_line(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OptimaError, match=f"cannot load a model from {name}: .*give a folder with config.json"):
+        load_model(name)
