@@ -74,6 +74,11 @@ def add_report(parser):
     add_runs(parser, default=None)
 
 
+def add_doctor(parser):
+    add_runs(parser)
+    add_preset(parser, default=None)
+
+
 def add_toy(parser):
     actions = parser.add_subparsers(dest="toy_command", metavar="train", required=True, parser_class=Parser)
     train = actions.add_parser("train", help="train a toy model from scratch")
@@ -201,7 +206,7 @@ def doctor(chosen) -> int:
     "Print what of this machine is fit; 1 when something is not."
     from optima.doctor import examine
 
-    return examine(Path(chosen.runs))
+    return examine(Path(chosen.runs), chosen.preset)
 
 
 def toy(chosen) -> int:
@@ -237,7 +242,7 @@ COMMANDS = {
     "reproduce": (reproduce, add_reproduce, "make tables and figures, and all that they need"),
     "report": (report, add_report, "print a table from a registry"),
     "status": (status, add_runs, "what a run folder holds"),
-    "doctor": (doctor, add_runs, "whether this machine is fit"),
+    "doctor": (doctor, add_doctor, "whether this machine is fit"),
     "toy": (toy, add_toy, "train the toy world's models"),
     "bench": (bench, add_bench, "measure this machine's speed"),
     "publish": (publish, add_publish, "copy results into nbs/results"),
