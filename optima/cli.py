@@ -89,9 +89,10 @@ def add_toy(parser):
 
 
 def add_bench(parser):
-    actions = parser.add_subparsers(dest="bench_command", metavar="toy", required=True, parser_class=Parser)
-    toy_bench = actions.add_parser("toy", help="the engine and the training step on the toy world")
-    toy_bench.add_argument("--json", action="store_true", help="everything measured, as JSON")
+    actions = parser.add_subparsers(dest="bench_command", metavar="toy|gpu", required=True, parser_class=Parser)
+    for name, what in (("toy", "the engine and the training step on the toy world"),
+                       ("gpu", "memory and speed of an 8B model with random weights")):
+        actions.add_parser(name, help=what).add_argument("--json", action="store_true", help="everything measured, as JSON")
 
 
 def add_publish(parser):
@@ -220,11 +221,12 @@ def toy(chosen) -> int:
 
 
 def bench(chosen) -> int:
-    "Measure the engine and the training step against plain transformers and PyTorch."
-    from optima.bench import measure, table
+    "Measure this machine: the toy world's engine and training step, or a GPU on an 8B model."
+    from importlib import import_module
 
-    found = measure()
-    print(json.dumps(found, indent=1) if chosen.json else table(found))
+    module = import_module({"toy": "optima.bench", "gpu": "optima.gpu_bench"}[chosen.bench_command])
+    found = module.measure()
+    print(json.dumps(found, indent=1) if chosen.json else module.table(found))
     return 0
 
 
