@@ -74,6 +74,11 @@ def add_report(parser):
     add_runs(parser, default=None)
 
 
+def add_doctor(parser):
+    add_runs(parser)
+    add_preset(parser, default=None)
+
+
 def add_toy(parser):
     actions = parser.add_subparsers(dest="toy_command", metavar="train", required=True, parser_class=Parser)
     train = actions.add_parser("train", help="train a toy model from scratch")
@@ -84,9 +89,10 @@ def add_toy(parser):
 
 
 def add_bench(parser):
-    actions = parser.add_subparsers(dest="bench_command", metavar="toy", required=True, parser_class=Parser)
-    toy_bench = actions.add_parser("toy", help="the engine and the training step on the toy world")
-    toy_bench.add_argument("--json", action="store_true", help="everything measured, as JSON")
+    actions = parser.add_subparsers(dest="bench_command", metavar="toy|gpu", required=True, parser_class=Parser)
+    for name, what in (("toy", "the engine and the training step on the toy world"),
+                       ("gpu", "memory and speed of an 8B model with random weights")):
+        actions.add_parser(name, help=what).add_argument("--json", action="store_true", help="everything measured, as JSON")
 
 
 def add_publish(parser):
@@ -201,7 +207,7 @@ def doctor(chosen) -> int:
     "Print what of this machine is fit; 1 when something is not."
     from optima.doctor import examine
 
-    return examine(Path(chosen.runs))
+    return examine(Path(chosen.runs), chosen.preset)
 
 
 def toy(chosen) -> int:
@@ -215,11 +221,12 @@ def toy(chosen) -> int:
 
 
 def bench(chosen) -> int:
-    "Measure the engine and the training step against plain transformers and PyTorch."
-    from optima.bench import measure, table
+    "Measure this machine: the toy world's engine and training step, or a GPU on an 8B model."
+    from importlib import import_module
 
-    found = measure()
-    print(json.dumps(found, indent=1) if chosen.json else table(found))
+    module = import_module({"toy": "optima.bench", "gpu": "optima.gpu_bench"}[chosen.bench_command])
+    found = module.measure()
+    print(json.dumps(found, indent=1) if chosen.json else module.table(found))
     return 0
 
 
@@ -237,7 +244,7 @@ COMMANDS = {
     "reproduce": (reproduce, add_reproduce, "make tables and figures, and all that they need"),
     "report": (report, add_report, "print a table from a registry"),
     "status": (status, add_runs, "what a run folder holds"),
-    "doctor": (doctor, add_runs, "whether this machine is fit"),
+    "doctor": (doctor, add_doctor, "whether this machine is fit"),
     "toy": (toy, add_toy, "train the toy world's models"),
     "bench": (bench, add_bench, "measure this machine's speed"),
     "publish": (publish, add_publish, "copy results into nbs/results"),

@@ -63,8 +63,11 @@ def quantization_finding() -> str:
     import torch
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
+    from optima.training import quietly
+
     weights = torch.linspace(-1, 1, 4096).reshape(64, 64)
-    packed, state = quantize_4bit(weights, quant_type="nf4")
+    with quietly():
+        packed, state = quantize_4bit(weights, quant_type="nf4")
     error = (dequantize_4bit(packed, state) - weights).abs().max().item()
     if error > 0.2:
         raise ValueError(f"off by {error:.2f}")
@@ -105,8 +108,8 @@ def checkpoint_finding(folder: Path) -> str:
     return f"checkpoint {folder.name} is whole"
 
 
-def findings(runs: Path) -> Iterator[Finding]:
-    "All that the doctor looks at, in order."
+def findings(runs: Path, preset: str | None = None) -> Iterator[Finding]:
+    "All that the doctor looks at, in order; with a preset, also what that one needs."
     yield from machine_findings(runs)
     yield from package_findings()
     for part, use in (("torch", torch_finding), ("bitsandbytes", quantization_finding), ("sandbox", sandbox_finding)):
@@ -115,12 +118,17 @@ def findings(runs: Path) -> Iterator[Finding]:
     yield bool(folders), f"{len(folders)} toy checkpoints"
     for folder in folders:
         yield tried(f"checkpoint {folder.name}", lambda folder=folder: checkpoint_finding(folder))
+    if preset:
+        from optima.fitness import preset_findings
+        from optima.settings import load_settings
+
+        yield from preset_findings(load_settings("optima_debate", preset), runs)
 
 
-def examine(runs: Path) -> int:
+def examine(runs: Path, preset: str | None = None) -> int:
     "Print every finding; 1 when one is bad."
     bad = 0
-    for good, text in findings(runs):
+    for good, text in findings(runs, preset):
         print(f"{'ok ' if good else 'BAD'} {text}", flush=True)
         bad += not good
     print("all well" if not bad else f"{bad} to mend")

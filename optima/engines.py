@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['logger', 'CALL', 'uniforms', 'choose', 'RowCache', 'Layout', 'layout_of', 'attention_masks', 'PrefixStore', 'Row',
-           'LocalEngine', 'portions', 'keep_freed_memory', 'load_model']
+           'LocalEngine', 'portions', 'keep_freed_memory', 'fitting_dtype', 'source', 'naming', 'load_tokenizer',
+           'load_model']
 
 # %% ../nbs/core/30_engines.ipynb #cb82b588
 import ctypes
@@ -542,24 +543,58 @@ def keep_freed_memory(
         if mallopt: mallopt(option, size)
 
 
+def fitting_dtype(
+    device: str,  # cpu, cuda or mps
+) -> tuple[str, str]:  # the type's name, and why
+    "The type in which a device generates best."
+    if device == "cpu": return "float32", "a CPU computes in it fastest"
+    if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False): return "float16", "this GPU has no bfloat16"
+    return "bfloat16", "half the memory of float32, and its range"
+
+
+def source(
+    model: str | Path,  # a folder, owner/name, or owner/name@revision
+) -> tuple[str, dict]:
+    "What `from_pretrained` takes for a model: its name, and its revision where one is named."
+    name, _, revision = str(model).partition("@")
+    if Path(model).is_dir() or not revision: return str(model), {}
+    return name, {"revision": revision}
+
+
+@contextmanager
+def naming(
+    model: str | Path,
+):
+    "Give what goes wrong while a model is loaded as one line that names it."
+    try: yield
+    except (OSError, ValueError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise OptimaError(f"cannot load a model from {model}: {reason}; give a folder with config.json, or a hub name") from problem
+
+
+def load_tokenizer(
+    model: str | Path,  # a folder, owner/name, or owner/name@revision
+):
+    "A model's tokenizer."
+    name, revision = source(model)
+    with naming(model): return AutoTokenizer.from_pretrained(name, **revision)
+
+
 def load_model(
-    path: str | Path,  # folder or hub name of the base model
+    path: str | Path,  # a folder, owner/name, or owner/name@revision
     adapter: str | Path | None = None,  # folder of a LoRA adapter, merged into the base
-    dtype: str = "auto",  # "auto": float32 on the CPU, bfloat16 on a GPU
+    dtype: str = "auto",  # "auto": see `fitting_dtype`
     device: str = "auto",  # "auto": a GPU when there is one
 ):
     "Model (adapter merged into the full-precision base, evaluation mode) and tokenizer."
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    dtype = ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype
+    dtype, why = fitting_dtype(device) if dtype == "auto" else (dtype, "the settings say so")
+    logger.info("%s generates in %s on %s: %s", path, dtype, device, why)
     keep_freed_memory()
     if Path(path).is_dir(): hf_logging.disable_progress_bar()  # it is of use for a download only
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).to(device)
-    except (OSError, ValueError) as problem:
-        reason = str(problem).splitlines()[0]
-        raise OptimaError(f"cannot load a model from {path}: {reason}; "
-                          "give a folder with config.json, or a hub name") from problem
+    tokenizer, (name, revision) = load_tokenizer(path), source(path)
+    with naming(path):
+        model = AutoModelForCausalLM.from_pretrained(name, **revision, dtype=getattr(torch, dtype)).to(device)
     if adapter is not None:
         from peft import PeftModel
 

@@ -111,8 +111,8 @@ def run_shard(team: Team, dialogues: list[Dialogue], seed: int, temperature: flo
 # %% ../nbs/core/65_loop.ipynb #b6af8ced
 def in_students_tokens(trajectories: list[Trajectory], teacher: Path, student: Path) -> list[Trajectory]:
     "A teacher's dialogues as the student's tokenizer reads them; untouched where the two tokenizers agree."
-    from transformers import AutoTokenizer
-    theirs, ours = AutoTokenizer.from_pretrained(teacher), AutoTokenizer.from_pretrained(student)
+    from optima.engines import load_tokenizer
+    theirs, ours = load_tokenizer(teacher), load_tokenizer(student)
     if theirs.get_vocab() == ours.get_vocab() and theirs.chat_template == ours.chat_template: return trajectories
     for message in (message for trajectory in trajectories for message in trajectory.messages):
         message.token_ids = [*ours.encode(message.content, add_special_tokens=False), ours.eos_token_id]
@@ -180,8 +180,8 @@ def demonstrate(store: Store, settings: Settings, benchmark: str) -> Stage:
     stage = store.stage("demonstrate", talk_settings(settings, tasks), inputs=[tokenizer_digest(student)])
 
     def build(folder):
-        from transformers import AutoTokenizer
-        started, tokenizer = perf_counter(), AutoTokenizer.from_pretrained(student)
+        from optima.engines import load_tokenizer
+        started, tokenizer = perf_counter(), load_tokenizer(student)
         def encode(text): return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
         done = [perfect_dialogue(task, settings.paradigm, encode) for task in tasks]
         with aside(stage.shard(0)) as partial: write_jsonl(partial, done)
@@ -274,7 +274,8 @@ def train(store: Store, team: Team, benchmark: str, iteration: int, selected: St
                 team.base, chosen, folder / "adapter", seed=stream(settings, "train", iteration), steps=settings.training_steps,
                 learning_rate=settings.learning_rate, batch_dialogues=settings.batch_dialogues,
                 micro_batch=settings.micro_batch, rank=settings.lora_rank, alpha=settings.lora_alpha,
-                quantization=settings.quantization, start_adapter=start.folder / "adapter" if start else None,
+                quantization=settings.quantization, gradient_checkpointing=settings.gradient_checkpointing,
+                start_adapter=start.folder / "adapter" if start else None,
                 progress=lambda step, steps, text: progress.step(1, text))  # fmt: skip
         cost = {"dialogues": len(chosen), "tokens": sum(log["label_tokens"]), "seconds": log.pop("seconds")}
         write_json(folder / "cost.json", cost | {"flops": log.pop("flops")} | provenance())

@@ -15,7 +15,7 @@ PRESETS = Path(__file__).parent / "presets"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 NOT_IN_PRESETS = ("system", "preset", "seed")
 MODELS = ("base", "teacher")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # owner/name, or owner/name@revision
 
 SYSTEMS: dict[str, dict] = {
     "single": {"paradigm": "single", "iterations": 0},
@@ -86,13 +86,14 @@ class Settings:
     keep_share: float = 0.6  # of the tasks' best dialogues
     diversity: bool = True  # keep every strategy in the selection
 
-    quantization: str = "nf4"  # of the base while its adapter trains: nf4 or none
+    quantization: str = "nf4"  # of the base while its adapter trains: nf4, nf4_double or none
     lora_rank: int = 16
     lora_alpha: int = 32
     learning_rate: float = 3e-3
     training_steps: int = 24  # optimiser steps per iteration
     batch_dialogues: int = 32  # dialogues per optimiser step
     micro_batch: int = 32  # examples (one agent's view of a dialogue) per forward pass
+    gradient_checkpointing: bool = False  # compute activations twice, keep few: memory and time, not results
     continue_adapter: bool = True  # go on from the last iteration's adapter, or restart from the base
 
     evaluation_tasks: int = 300  # per benchmark
@@ -153,7 +154,7 @@ CHOICES = {
     "prompts": ("toy", "english"),
     "question_metric": ("exact_match", "f1"),
     "selection": ("reward", "random"),
-    "quantization": ("nf4", "none"),
+    "quantization": ("nf4", "nf4_double", "none"),
     "evaluation_split": ("development", "evaluation"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
 }

@@ -22,7 +22,7 @@ from pathlib import Path
 from time import perf_counter
 
 from .chats import encode_conversation
-from .engines import keep_freed_memory, portions
+from .engines import keep_freed_memory, load_tokenizer, portions, source
 from .errors import OptimaError, suggest
 from .messages import Trajectory
 
@@ -165,7 +165,7 @@ def naive_training(
     return losses
 
 # %% ../nbs/core/60_training.ipynb #86e16317
-QUANTIZATIONS = ("nf4", "none")
+QUANTIZATIONS = ("nf4", "nf4_double", "none")
 
 
 @contextmanager
@@ -192,20 +192,23 @@ def compute_dtype():
     return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def quantization_settings(dtype) -> dict:
+def quantization_settings(
+    dtype,  # in which products are computed
+    double: bool = False,  # the scales in 8 bits as well: 0.37 bits less per weight (QLoRA, section 3)
+) -> dict:
     "The keywords of transformers' BitsAndBytesConfig for NF4."
     return {
         "load_in_4bit": True,
         "bnb_4bit_quant_type": "nf4",
         "bnb_4bit_compute_dtype": dtype,
-        "bnb_4bit_use_double_quant": False,
+        "bnb_4bit_use_double_quant": double,
     }
 
 
 @quietly()
 def load_base(
     path,  # folder of the base model
-    quantization: str = "nf4",  # or "none"
+    quantization: str = "nf4",  # one of `QUANTIZATIONS`
 ):
     "The base model to be frozen, in 4 bits or in full precision."
     import torch
@@ -215,10 +218,12 @@ def load_base(
         raise OptimaError(suggest("quantization", quantization, QUANTIZATIONS))
     keep_freed_memory()
     dtype = compute_dtype()
-    four_bits = BitsAndBytesConfig(**quantization_settings(dtype)) if quantization == "nf4" else None
+    double = quantization == "nf4_double"
+    four_bits = BitsAndBytesConfig(**quantization_settings(dtype, double)) if quantization != "none" else None
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    name, revision = source(path)
     model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, quantization_config=four_bits, device_map={"": device}
+        name, **revision, dtype=dtype, quantization_config=four_bits, device_map={"": device}
     )
     for layer in model.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
@@ -422,9 +427,7 @@ def train_adapter(
     progress=None,  # called as progress(step, steps, text)
 ) -> dict:  # loss and label_tokens of each step, and what was trained
     "Fine-tune an adapter on agents' own turns and write it to a folder."
-    from transformers import AutoTokenizer
-
-    started, tokenizer = perf_counter(), AutoTokenizer.from_pretrained(base)
+    started, tokenizer = perf_counter(), load_tokenizer(base)
     if examples and not isinstance(examples[0], Example):
         examples = examples_of(examples, tokenizer)
     check_examples(examples)

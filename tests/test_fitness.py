@@ -1,0 +1,88 @@
+"What the doctor says of a preset: the card, the models, the room, and the one setting to turn down."
+from dataclasses import replace
+
+import pytest
+
+from optima import fitness
+from optima.cli import main
+from optima.fitness import CONTEXT, RESERVE, disk_finding, lower, memory_findings, model_findings, preset_findings
+from optima.settings import load_settings
+from optima.sizing import SHAPES, generation_memory, training_memory
+
+LLAMA = "meta-llama/Meta-Llama-3-8B-Instruct"
+EIGHT = SHAPES[LLAMA]
+
+
+@pytest.fixture
+def settings():
+    toy = load_settings("optima_debate", "toy", overrides={"base": LLAMA, "teacher": "", "mode": "self"})
+    return replace(toy, dtype="auto", quantization="nf4_double", gradient_checkpointing=True, batch_size=16)
+
+
+@pytest.fixture
+def cut_off(monkeypatch):
+    "A machine without a GPU, without the models, and without the hub."
+    monkeypatch.setattr(fitness, "gpu", lambda: None)
+    monkeypatch.setattr(fitness, "in_cache", lambda model: False)
+    monkeypatch.setattr(fitness, "on_the_hub", lambda model: "the hub cannot be reached (ConnectError)")
+
+
+def test_a_machine_that_is_cut_off_is_told_what_it_lacks(settings, cut_off, tmp_path):
+    found = list(preset_findings(settings, tmp_path))
+    assert [good for good, _ in found] == [False, False, True, True, True, True]
+    told = " | ".join(text for _, text in found)
+    assert "CUDA" in told and "--set base=PATH" in told and "training takes" in told and "hours at most" in told
+
+
+def test_the_toy_presets_need_nothing(tmp_path):
+    assert [good for good, _ in preset_findings(load_settings("optima_debate", "smoke"), tmp_path)] == [True]
+
+
+@pytest.mark.parametrize("change, memory, advice", [
+    ({"gradient_checkpointing": False}, 16, "gradient_checkpointing=true"),
+    ({"quantization": "none"}, 18, "quantization=nf4_double"),
+    ({}, 6, "base=MODEL"),
+    ({"batch_size": 64}, 24, "batch_size=16"),
+])  # fmt: skip
+def test_the_one_setting_to_turn_down_is_named_and_helps(settings, change, memory, advice):
+    asked = replace(settings, **change)
+    bad = [text for good, text in memory_findings(asked, EIGHT, memory) if not good]
+    assert bad and advice in bad[0]
+    if "MODEL" not in advice:
+        name, value = advice.split("=")
+        mended = replace(asked, **{name: {"true": True}.get(value, int(value) if value.isdigit() else value)})
+        room, which = memory - RESERVE, generation_memory if name == "batch_size" else training_memory
+        size = CONTEXT if name == "batch_size" else fitness.MICRO_TOKENS
+        needs = [sum(which(EIGHT, each, size).values()) for each in (asked, mended)]
+        assert needs[0] > room >= needs[1]
+    assert lower(asked, EIGHT, memory - RESERVE) in bad[0]
+
+
+def test_models_are_looked_for_where_they_may_be(settings, cut_off, monkeypatch, tmp_path):
+    assert not next(model_findings(settings))[0]
+    monkeypatch.setattr(fitness, "in_cache", lambda model: True)
+    assert next(model_findings(settings)) == (True, f"base: {LLAMA} is in the cache")
+    assert next(model_findings(replace(settings, base=str(tmp_path))))[0]
+    monkeypatch.setattr(fitness, "in_cache", lambda model: False)
+    monkeypatch.setattr(fitness, "on_the_hub", lambda model: "")
+    assert next(model_findings(settings)) == (True, f"base: {LLAMA}, to be downloaded")
+
+
+def test_room_is_counted_for_what_must_be_downloaded(settings, cut_off, tmp_path):
+    assert ", 20 are needed" in disk_finding(settings, tmp_path)[1]
+    assert ", 5 are needed" in disk_finding(replace(settings, base=str(tmp_path)), tmp_path)[1]
+
+
+def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
+    def refuse(*args, **kwargs): raise ConnectionError("no route")
+    monkeypatch.setattr("huggingface_hub.model_info", refuse)
+    assert fitness.on_the_hub(LLAMA) == "the hub cannot be reached (ConnectionError)"
+
+
+def test_the_command_counts_what_is_to_be_mended(cut_off, tmp_path, capsys):
+    preset = tmp_path / "big.toml"
+    preset.write_text(f'base = "{LLAMA}"\nprompts = "english"\nstrategies = ["none"]\ndtype = "auto"\n')
+    assert main(["doctor", "--preset", str(preset), "--runs", str(tmp_path)]) == 1
+    assert "BAD base:" in capsys.readouterr().out
+    assert main(["doctor", "--preset", "tyo"]) == 2
+    assert "toy" in capsys.readouterr().err
