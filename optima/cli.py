@@ -152,10 +152,11 @@ def print_tables(lines: list[dict], against: str | None = None):
 
 
 def print_tables_of(rows: list[dict], compared: list[dict], decoding: str):
-    "Print one decoding's rows and, where there are any, comparisons."
-    from optima.results import comparison_table, main_table
+    "Print one decoding's rows, how their dialogues ended and, where there are any, comparisons."
+    from optima.results import comparison_table, main_table, status_table
 
     print(f"\n{main_table(rows, decoding)}")
+    print(f"\n{status_table(rows, decoding)}")
     if compared:
         print(f"\n{comparison_table(compared, decoding)}")
 
