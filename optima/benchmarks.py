@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 from optima.errors import OptimaError, suggest
-from optima.sources import ANY, SOURCES, BadCell, Source
+from optima.sources import ANY, SOURCES, UNVERIFIED, BadCell, Source
 from optima.store import file_digest
 from optima.tasks import Benchmark, Task
 
@@ -305,7 +305,8 @@ def __getattr__(name: str) -> Benchmark:
 
 def split_words(name: str, split: str) -> str:
     "A split with its size."
-    return f"{name} {split} ({SOURCES[name].rows[split]:,})"
+    doubt = f", {UNVERIFIED}" if SOURCES[name].shown["rows"] == UNVERIFIED else ""
+    return f"{name} {split} ({SOURCES[name].rows[split]:,}{doubt})"
 
 
 def benchmark_rows() -> list[dict[str, str]]:

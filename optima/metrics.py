@@ -146,9 +146,11 @@ def compare_formulas(
     formula = bool(_LATEX.search(prediction)) or latex and not _SENTENCE.search(prediction)
     said = parse(_boxed(prediction, formula), parsing_timeout=None)
     if all(isinstance(one, str) for one in said): return {"value": 0.0, "status": "unparsed"}
-    try: return {"value": float(verify(wanted, said, timeout_seconds=None, raise_on_error=True)), "status": "ok"}
+    try:
+        equal = verify(wanted, said, timeout_seconds=None, raise_on_error=True)
+        return {"value": float(equal), "status": "ok" if equal or not all(isinstance(one, str) for one in wanted) else "unsupported"}
     except MemoryError: raise
-    except Exception:  # noqa: BLE001 - sympy cannot compare these two, of which one is a model's: counted, and not hidden as wrong
+    except Exception:  # noqa: BLE001 - one of the two is a model's: counted, and not hidden as wrong
         return {"value": 0.0, "status": "unsupported"}
 
 # %% ../nbs/core/15_metrics.ipynb #2c363c2e

@@ -137,6 +137,8 @@ def math(row: dict) -> dict:
     answer = last_boxed(row["solution"])
     if not answer:
         raise BadCell("solution", "boxes no answer (\\boxed{...}, braces balanced)")
+    if re.fullmatch(r"[A-Za-z][A-Za-z ,.'-]{3,}", answer):
+        answer = rf"\text{{{answer}}}"  # a word, which would be read as a product of letters
     return {"question": filled(row, "problem"), "answer": answer}
 
 

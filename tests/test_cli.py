@@ -107,6 +107,13 @@ def test_run_gives_settings_to_the_loop_and_prints_the_rows(runs, loop, capsys):
     assert len(read_registry(runs)) == 1
 
 
+def test_run_names_benchmarks_and_a_trained_team_by_default(runs, loop):
+    assert cli.main("run --preset smoke --benchmarks toy_math,toy_mbpp --data . --set seed=1".split()) == 2  # no such setting
+    assert cli.main("run --preset smoke --benchmarks toy_math,toy_mbpp --data .".split()) == 0
+    (settings,) = loop
+    assert (settings.system, settings.benchmarks, settings.data) == ("optima_debate", ("toy_math", "toy_mbpp"), str(runs.parent.resolve()))
+
+
 def test_ctrl_c_and_bugs(runs, monkeypatch, capsys):
     def stopped(*_):
         raise KeyboardInterrupt
