@@ -108,8 +108,7 @@ def test_run_gives_settings_to_the_loop_and_prints_the_rows(runs, loop, capsys):
 
 
 def test_run_names_benchmarks_and_a_trained_team_by_default(runs, loop):
-    assert cli.main("run --preset smoke --benchmarks toy_math,toy_mbpp --data . --set seed=1".split()) == 2  # no such setting
-    assert cli.main("run --preset smoke --benchmarks toy_math,toy_mbpp --data .".split()) == 0
+    assert cli.main(["run", "--preset", "smoke", "--benchmarks", "toy_math,toy_mbpp", "--data", "."]) == 0
     (settings,) = loop
     assert (settings.system, settings.benchmarks, settings.data) == ("optima_debate", ("toy_math", "toy_mbpp"), str(runs.parent.resolve()))
 
