@@ -57,8 +57,11 @@ def misfit(value, kind, column: str) -> tuple[str, str] | None:
     if type(value) is not shape:
         found = "is missing or null" if value is None else f"holds {type(value).__name__}"
         return column, f"{found}, expected {in_words(kind)}"
-    parts = [(one, kind[0], column) for one in value] if shape is list else \
-        [(value.get(name), part, f"{column}.{name}".lstrip(".")) for name, part in kind.items()] if shape is dict else []
+    parts = []
+    if shape is list:
+        parts = [(one, kind[0], column) for one in value]
+    if shape is dict:
+        parts = [(value.get(name), part, f"{column}.{name}".lstrip(".")) for name, part in kind.items()]
     return next((found for part in parts if (found := misfit(*part))), None)
 
 
@@ -92,6 +95,10 @@ class JsonLines:
     def number(self, place: int) -> int:
         "The line of a row, counted from 1."
         return self.lines[place][0]
+
+    def part(self, columns: tuple[str, ...]) -> Iterator[dict]:
+        "All rows, with at least these columns."
+        return iter(self)
 
 
 class Parquet:
@@ -156,7 +163,7 @@ class Table:
     def marks(self) -> list[tuple[str, ...]]:
         "What tells each row's task from another's."
         columns = {name: self.source.columns[name] for name in self.source.read}
-        parts = (row for reader in self.readers for row in (reader.part(self.source.read) if isinstance(reader, Parquet) else reader))
+        parts = (row for reader in self.readers for row in reader.part(self.source.read))
         return [self.checked(place, self.source.marks, row, columns) for place, row in enumerate(parts)]
 
 
@@ -188,8 +195,8 @@ def hub_folder(name: str, benchmark: str) -> Path:
         return Path(snapshot_download(source.hub, repo_type="dataset", revision=source.revision,
                                       allow_patterns=list(source.files.values())))
     except Exception as error:  # offline, a proxy, no such revision: whatever it is, the files are not here
-        raise OptimaError(f"benchmark {benchmark!r} needs {source.hub} at revision {source.revision}, which the hub did not "
-                          f"give ({type(error).__name__}); {how_to_bring(name)}") from error
+        raise OptimaError(f"benchmark {benchmark!r} needs {source.hub} at revision {source.revision}, which the hub "
+                          f"did not give ({type(error).__name__}); {how_to_bring(name)}") from error
 
 
 def files_of(name: str, split: str, data: str, benchmark: str) -> tuple[Path, ...]:
@@ -200,8 +207,9 @@ def files_of(name: str, split: str, data: str, benchmark: str) -> tuple[Path, ..
         raise OptimaError(f"{own[0]} and {own[1].name} both stand for one split; remove one of them")
     found = own or sorted(folder.glob(SOURCES[name].files[split]))
     if not found:
-        raise OptimaError(f"benchmark {benchmark!r} needs split {split!r} of {name} at revision {SOURCES[name].revision}: "
-                          f"{folder} has no {split}.jsonl, {split}.parquet or {SOURCES[name].files[split]}; {how_to_bring(name)}")
+        raise OptimaError(f"benchmark {benchmark!r} needs split {split!r} of {name} at revision "
+                          f"{SOURCES[name].revision}: {folder} has no {split}.jsonl, {split}.parquet or "
+                          f"{SOURCES[name].files[split]}; {how_to_bring(name)}")
     return tuple(found)
 
 
@@ -243,12 +251,13 @@ class Loader:
         return [self.task(found, where, place) for place in [place for place in order if place in allowed][:n]]
 
     def allowed(self, plan: Plan, found: Table, split: str) -> set[int]:
-        "The rows that may be drawn: what is evaluated is not trained on, and development tasks are a part of their own."
+        "The rows that may be drawn: what is evaluated is not trained on, and development tasks are apart."
         barred = self.marks(plan.without)
         if split == "evaluation":
             return {place for place, marks in enumerate(found.marks) if not barred.intersection(marks)}
         barred |= self.marks([plan.evaluation])
-        first = {marks: place for place, marks in reversed(list(enumerate(found.marks)))}  # a task that comes twice is one
+        places = reversed(list(enumerate(found.marks)))
+        first = {marks: place for place, marks in places}  # of a task that comes twice
         return {place for marks, place in first.items() if not barred.intersection(marks)
                 and held_out(marks, len(found)) == (split == "development")}
 
@@ -312,7 +321,8 @@ def split_words(name: str, split: str) -> str:
 def benchmark_rows() -> list[dict[str, str]]:
     "The benchmarks for a page: which splits they take, and how they are judged."
     return [{"benchmark": name, "metric": plan.metric, "evaluated on": split_words(*plan.evaluation),
-             "trained on": split_words(*plan.train), "without": ", ".join(dict.fromkeys(source for source, _ in plan.without)) or "–"}
+             "trained on": split_words(*plan.train),
+             "without": ", ".join(dict.fromkeys(source for source, _ in plan.without)) or "–"}
             for name, plan in PLANS.items()]
 
 

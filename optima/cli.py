@@ -54,7 +54,7 @@ def add_run(parser):
     add_preset(parser)
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--benchmarks", metavar="NAME,...", help="which tasks (default: the preset's)")
-    parser.add_argument("--data", metavar="DIR", help="the real benchmarks' files, a folder each (default: from the hub)")
+    parser.add_argument("--data", metavar="DIR", help="real benchmarks' files, a folder each (default: the hub)")
     add_runs(parser)
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
                         help="settings that win over the preset")

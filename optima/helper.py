@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 
-PATIENCE = 20  # wall-clock seconds per second of computing, and 10 more: a busy machine must not cost an answer its score
+PATIENCE = 20  # wall-clock seconds per second of computing, and 10 more: a busy machine must cost no answer its score
 
 
 class Helper:
@@ -23,7 +23,8 @@ class Helper:
         name: str,  # of the function: JSON values as keywords -> a JSON value
         memory: int = 2**31,  # bytes that the process may have
     ):
-        self.command = f"import sys; sys.path[:] = {sys.path!r}\nfrom optima.helper import serve; serve({module!r}, {name!r}, {memory})"
+        self.command = (f"import sys; sys.path[:] = {sys.path!r}\n"
+                        f"from optima.helper import serve; serve({module!r}, {name!r}, {memory})")
         self.process = None
         self.lock = threading.Lock()
         os.register_at_fork(after_in_child=self.forget)

@@ -145,10 +145,11 @@ class Settings:
 
     @cached_property
     def key(self) -> str:
-        "16 hexadecimal digits that name the experiment: all settings, the stages' versions, the models' and the data's content."
+        "16 hexadecimal digits that name the experiment: all settings, the stages' versions, what models and data hold."
         from optima.benchmarks import data_content
 
-        content = {"base": model_digest(self.base_folder), "teacher": self.teacher and model_digest(self.teacher_folder)}
+        content = {"base": model_digest(self.base_folder)}
+        content["teacher"] = self.teacher and model_digest(self.teacher_folder)
         if found := data_content(self.benchmarks, self.data):
             content["data"] = found
         return digest({"settings": self.to_dict() | content, "versions": STAGE_VERSIONS})
@@ -297,7 +298,8 @@ def find_data(where: str, value: str, folder: Path) -> str:
     "The absolute path of a data folder, or nothing; one that is not there is an OptimaError."
     path = Path(folder, os.path.expanduser(value)).resolve()
     if value and not path.is_dir():
-        raise OptimaError(f"{where}: data = {value!r}: there is no folder {path}; give one that has a folder per benchmark")
+        raise OptimaError(f"{where}: data = {value!r}: there is no folder {path}; "
+                          "give one that has a folder per benchmark")
     return value and str(path)
 
 

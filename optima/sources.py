@@ -97,7 +97,8 @@ def triviaqa(row: dict) -> dict:
     if not value.strip():
         raise BadCell("answer.value", "is empty")
     if len(found["title"]) != len(found["description"]):
-        raise BadCell("search_results", f"has {len(found['title'])} titles and {len(found['description'])} descriptions")
+        sizes = f"{len(found['title'])} titles and {len(found['description'])} descriptions"
+        raise BadCell("search_results", f"has {sizes}")
     snippets = [f"{title}: {text}" for title, text in zip(found["title"], found["description"]) if text.strip()]
     return {"question": filled(row, "question"), "answer": value, "passages": snippets,
             "aliases": [alias for alias in dict.fromkeys(aliases) if alias.strip() and alias != value]}
@@ -249,12 +250,15 @@ SOURCES: dict[str, Source] = {
     "2wikimultihopqa": Source(
         "xanhho/2WikiMultihopQA", "", "612bc5039a457880d9e7d84c3b0a4cf154b70e4f", "apache-2.0",
         {"train": "train.parquet", "dev": "dev.parquet"}, {"train": 167_454, "dev": 12_576},
-        {"_id": ANY, "type": ANY, "question": str, "context": str, "supporting_facts": str, "evidences": ANY, "answer": str},
+        {"_id": ANY, "type": ANY, "question": str, "context": str, "supporting_facts": str, "evidences": ANY,
+         "answer": str},
         ("question",), question_mark, two_wiki,
-        {"revision": PINS, "licence": PINS, "rows": UNVERIFIED, "columns": f"{CODE}; the id's name: {UNVERIFIED}", "files": CODE}),
+        {"revision": PINS, "licence": PINS, "rows": UNVERIFIED, "columns": f"{CODE}; the id's name: {UNVERIFIED}",
+         "files": CODE}),
     "triviaqa": Source(
         "mandarjoshi/trivia_qa", "rc", "0f7faf33a3908546c6fd5b73a660e0f8ff173c2f", "unknown (so the card says)",
-        {"train": "rc/train-*.parquet", "validation": "rc/validation-*.parquet"}, {"train": 138_384, "validation": 17_944},
+        {"train": "rc/train-*.parquet", "validation": "rc/validation-*.parquet"},
+        {"train": 138_384, "validation": 17_944},
         {"question": str, "question_id": ANY, "question_source": ANY, "entity_pages": ANY, "search_results": SNIPPETS,
          "answer": {"value": str, "aliases": [str]}},
         ("question",), question_mark, triviaqa, SHOWN | {"rows": PINS, "files": UNVERIFIED}),
@@ -290,7 +294,8 @@ SOURCES: dict[str, Source] = {
         {"auxiliary_train": "all/auxiliary_train-*.parquet", "test": "all/test-*.parquet"},
         {"auxiliary_train": 99_842, "test": 14_042},
         {"question": str, "subject": ANY, "choices": [str], "answer": int},
-        ("question", "choices", "answer"), mmlu_mark, mmlu, SHOWN | {"files": f"{PINS}; auxiliary_train: {UNVERIFIED}"}),
+        ("question", "choices", "answer"), mmlu_mark, mmlu,
+        SHOWN | {"files": f"{PINS}; auxiliary_train: {UNVERIFIED}"}),
     "humaneval": Source(
         "openai/openai_humaneval", "openai_humaneval", "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544", "mit",
         {"test": "openai_humaneval/test-*.parquet"}, {"test": 164},
