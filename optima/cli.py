@@ -50,9 +50,11 @@ def add_preset(parser, default="toy"):
 
 
 def add_run(parser):
-    parser.add_argument("system", help="a row of the table, such as optima_debate")
+    parser.add_argument("system", nargs="?", default="optima_debate", help="a row of the table (default optima_debate)")
     add_preset(parser)
     parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--benchmarks", metavar="NAME,...", help="which tasks (default: the preset's)")
+    parser.add_argument("--data", metavar="DIR", help="real benchmarks' files, a folder each (default: the hub)")
     add_runs(parser)
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
                         help="settings that win over the preset")
@@ -107,7 +109,8 @@ def run(chosen) -> int:
     from optima.settings import load_settings, parse_override
     from optima.store import Store
 
-    settings = load_settings(chosen.system, chosen.preset, chosen.seed, dict(map(parse_override, chosen.set)))
+    named = [f"{name}={value}" for name in ("benchmarks", "data") if (value := getattr(chosen, name)) is not None]
+    settings = load_settings(chosen.system, chosen.preset, chosen.seed, dict(map(parse_override, named + chosen.set)))
     with Store(chosen.runs).lock():
         from optima.loop import run_experiment
         line = run_experiment(settings, Path(chosen.runs))
@@ -155,10 +158,11 @@ def print_tables(lines: list[dict], against: str | None = None):
 
 
 def print_tables_of(rows: list[dict], compared: list[dict], decoding: str):
-    "Print one decoding's rows and, where there are any, comparisons."
-    from optima.results import comparison_table, main_table
+    "Print one decoding's rows, how their dialogues ended and, where there are any, comparisons."
+    from optima.results import comparison_table, main_table, status_table
 
     print(f"\n{main_table(rows, decoding)}")
+    print(f"\n{status_table(rows, decoding)}")
     if compared:
         print(f"\n{comparison_table(compared, decoding)}")
 

@@ -161,17 +161,17 @@ def training_tasks(
 ) -> list[Task]:
     "A benchmark's tasks of one iteration; no task comes twice in a run."
     count = settings.tasks_per_iteration
-    return list(draw(get_benchmark(benchmark), "train", iteration * count, settings.seed)[-count:])
+    return list(draw(get_benchmark(benchmark, settings.data), "train", iteration * count, settings.seed)[-count:])
 
 
 def evaluation_tasks(settings: Settings, benchmark: str) -> list[Task]:
     "The tasks that every system and every seed is evaluated on."
-    return list(draw(get_benchmark(benchmark), settings.evaluation_split, settings.evaluation_tasks, 0))
+    return list(draw(get_benchmark(benchmark, settings.data), settings.evaluation_split, settings.evaluation_tasks, 0))
 
 
 def development_tasks(settings: Settings, benchmark: str) -> list[Task]:
     "The tasks on which something is chosen."
-    return list(draw(get_benchmark(benchmark), "development", settings.development_tasks, 0))
+    return list(draw(get_benchmark(benchmark, settings.data), "development", settings.development_tasks, 0))
 
 # %% ../nbs/core/65_loop.ipynb #91bed76e
 def demonstrate(store: Store, settings: Settings, benchmark: str) -> Stage:

@@ -40,7 +40,7 @@ def _task_score(
 ) -> Score:
     "How right an answer to a task is."
     if task.metric != "tests":
-        metric = question_metric if question_metric and task.metric != "math" else task.metric
+        metric = question_metric if question_metric and task.metric in ("exact_match", "f1") else task.metric
         return score_text(answer, [task.answer, *task.aliases], metric)
     if not answer.strip():
         return Score(0.0, "unparsed")

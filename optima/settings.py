@@ -15,6 +15,7 @@ PRESETS = Path(__file__).parent / "presets"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 NOT_IN_PRESETS = ("system", "preset", "seed")
 MODELS = ("base", "teacher")
+FOLDERS = (*MODELS, "data")  # settings that may hold a path
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # owner/name, or owner/name@revision
 
 SYSTEMS: dict[str, dict] = {
@@ -58,6 +59,7 @@ class Settings:
 
     benchmarks: tuple[str, ...] = ("toy_humaneval",)  # which tasks; a trained team has an adapter for each
     ablation_benchmarks: tuple[str, ...] = ()  # those of the ablations' rows; none: the same
+    data: str = ""  # a folder with the real benchmarks' files, a folder each; none: the hub
     paradigm: str = "debate"  # single, debate or multi_step
     team: str = "student"  # who the agents are: the student, or the "teacher", which is evaluated and never trained
     evaluation_strategy: str = "none"  # the format prompt of the evaluation; "best" is chosen on development tasks
@@ -116,9 +118,11 @@ class Settings:
         check_names(self)
 
     def to_dict(self) -> dict:
-        "All settings as JSON values; a model folder by its name only, for its path belongs to one machine."
+        "All settings as JSON values; a folder by its name only, for its path belongs to one machine."
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return values | {name: folder_name(values[name]) for name in MODELS}
+        if not self.data:
+            del values["data"]  # so that experiments from before the setting keep their keys
+        return values | {name: folder_name(values[name]) for name in FOLDERS if name in values}
 
     def pick(self, *names: str) -> dict:
         "Some settings as JSON values: what one stage depends on."
@@ -142,9 +146,14 @@ class Settings:
 
     @cached_property
     def key(self) -> str:
-        "16 hexadecimal digits that name the experiment: all settings, the stages' versions and the models' content."
-        models = {"base": model_digest(self.base_folder), "teacher": self.teacher and model_digest(self.teacher_folder)}
-        return digest({"settings": self.to_dict() | models, "versions": STAGE_VERSIONS})
+        "16 hexadecimal digits that name the experiment: all settings, the stages' versions, what models and data hold."
+        from optima.benchmarks import data_content
+
+        content = {"base": model_digest(self.base_folder)}
+        content["teacher"] = self.teacher and model_digest(self.teacher_folder)
+        if found := data_content(self.benchmarks, self.data):
+            content["data"] = found
+        return digest({"settings": self.to_dict() | content, "versions": STAGE_VERSIONS})
 
 
 CHOICES = {
@@ -286,6 +295,15 @@ def find_model(
     return value
 
 
+def find_data(where: str, value: str, folder: Path) -> str:
+    "The absolute path of a data folder, or nothing; one that is not there is an OptimaError."
+    path = Path(folder, os.path.expanduser(value)).resolve()
+    if value and not path.is_dir():
+        raise OptimaError(f"{where}: data = {value!r}: there is no folder {path}; "
+                          "give one that has a folder per benchmark")
+    return value and str(path)
+
+
 TYPES = get_type_hints(Settings)
 WORDS = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -313,12 +331,14 @@ def checked(
     values: dict,
     folder: Path,  # what a relative path among them starts from
 ) -> dict:
-    "Values by known names and of the right types, models found."
+    "Values by known names and of the right types, models and data found."
     known = [field.name for field in fields(Settings) if field.name not in NOT_IN_PRESETS]
     for name in values:
         if name not in known:
             raise OptimaError(f"{where}: {suggest('setting', name, known)}")
     values = {name: convert(where, name, value) for name, value in values.items()}
+    if "data" in values:
+        values["data"] = find_data(where, values["data"], folder)
     return values | {name: find_model(where, name, values[name], folder) for name in MODELS if name in values}
 
 

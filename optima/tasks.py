@@ -18,7 +18,7 @@ from .errors import OptimaError, suggest
 from .messages import canonical_json
 
 # %% ../nbs/core/10_tasks.ipynb #ff4d1e59
-METRICS = ("tests", "exact_match", "f1", "math")
+METRICS = ("tests", "exact_match", "f1", "math", "number", "choice")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Benchmark:
     name: str
     metric: str  # how its answers are judged, one of `METRICS`
     load: Callable[[str, int, int], list[Task]]  # (split, n, seed) -> tasks, the same for the same arguments
+    at: Callable[[str], "Benchmark"] | None = None  # folder -> the same benchmark read from there; None: its tasks are made, not read
 
     def tasks(
         self,
@@ -95,6 +96,8 @@ class Benchmark:
 BUILT_IN = {  # name -> the module that has a Benchmark of that name
     "toy_humaneval": "optima.toyfunctions", "toy_mbpp": "optima.toyfunctions",
     "toy_hotpotqa": "optima.toyquestions", "toy_math": "optima.toyquestions",
+    **dict.fromkeys(("hotpotqa", "2wikimultihopqa", "triviaqa", "cbt", "math", "math_500", "gsm8k", "arc_challenge", "mmlu",
+                     "humaneval", "mbpp", "mbpp_sanitized"), "optima.benchmarks"),
 }
 _registered: dict[str, Benchmark] = {}
 
@@ -114,11 +117,14 @@ def benchmark_names() -> list[str]:
 
 def get_benchmark(
     name: str,
+    data: str = "",  # a folder with its files, in the place of the hub; a benchmark whose tasks are made has no use for it
 ) -> Benchmark:
     "The benchmark of that name; one of the package's own is imported when it is first asked for."
-    if name in _registered: return _registered[name]
-    if name not in BUILT_IN: raise OptimaError(suggest("benchmark", name, benchmark_names()))
-    return register(getattr(import_module(BUILT_IN[name]), name))
+    if name not in _registered:
+        if name not in BUILT_IN: raise OptimaError(suggest("benchmark", name, benchmark_names()))
+        register(getattr(import_module(BUILT_IN[name]), name))
+    found = _registered[name]
+    return found.at(data) if data and found.at else found
 
 # %% ../nbs/core/10_tasks.ipynb #c11f8da1
 def deal(

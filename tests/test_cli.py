@@ -69,7 +69,6 @@ def one_line(capsys, *arguments) -> str:
 @pytest.mark.parametrize("arguments, words", [
     ("repoduce", "unknown command 'repoduce'; choose one of: reproduce,"),
     ("", "name a command: run, reproduce,"),
-    ("run", "system; see optima run --help"),
     ("run optima_debat", "unknown system 'optima_debat'; choose one of: optima_debate,"),
     ("run single --sed 3", "unknown option '--sed'; choose one of: --seed,"),
     ("run single --seed x", "'x': expected a whole number"),
@@ -79,7 +78,7 @@ def one_line(capsys, *arguments) -> str:
     ("run single --set iterations", "expected key=value"),
     ("run single --set threshold=nan", "threshold = nan: expected a number, at most 1"),
     ("run single --set strategies=none,brif", "'brif'; choose one of: brief"),
-    ("run single --set benchmarks=humaneval", "'humaneval'; choose one of: toy_humaneval"),
+    ("run single --set benchmarks=toy_humanevil", "'toy_humanevil'; choose one of: toy_humaneval"),
     ("run single --set base=./nowhere", "base = './nowhere': there is no folder"),
     ("run single twice", "'twice' is one word too many"),
     ("reproduce --only main_result", "unknown artefact 'main_result'; choose one of: main_results"),
@@ -106,6 +105,12 @@ def test_run_gives_settings_to_the_loop_and_prints_the_rows(runs, loop, capsys):
     output = capsys.readouterr().out
     assert output.index("greedy") < output.index("sampled") and "optima_debate" in output
     assert len(read_registry(runs)) == 1
+
+
+def test_run_names_benchmarks_and_a_trained_team_by_default(runs, loop):
+    assert cli.main(["run", "--preset", "smoke", "--benchmarks", "toy_math,toy_mbpp", "--data", "."]) == 0
+    (settings,) = loop
+    assert (settings.system, settings.benchmarks, settings.data) == ("optima_debate", ("toy_math", "toy_mbpp"), str(runs.parent.resolve()))
 
 
 def test_ctrl_c_and_bugs(runs, monkeypatch, capsys):

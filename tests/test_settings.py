@@ -134,6 +134,18 @@ def test_a_folder_without_a_model(models):
         load_settings("single", "mine.toml")
 
 
+def test_a_data_folder_is_found_from_the_preset_and_leaves_no_path_behind(tmp_path, monkeypatch):
+    (tmp_path / "presets" / "rows").mkdir(parents=True)
+    preset = tmp_path / "presets" / "mine.toml"
+    preset.write_text("data = 'rows'")
+    settings = load_settings("single", str(preset))
+    assert settings.data == str((tmp_path / "presets" / "rows").resolve()) and settings.to_dict()["data"] == "rows"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptimaError, match=f"overrides: data = 'rows': there is no folder {tmp_path}/rows"):
+        load_settings("single", str(preset), overrides={"data": "rows"})
+    assert "data" not in load_settings("single", str(preset), overrides={"data": ""}).to_dict()
+
+
 def test_some_settings_as_json_values():
     settings = load_settings("optima_debate", seed=3, overrides={"strategies": ["none", "check"]})
     assert settings.pick("seed", "strategies") == {"seed": 3, "strategies": ["none", "check"]}
