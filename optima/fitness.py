@@ -50,18 +50,21 @@ def in_cache(model: str) -> bool:
     return isinstance(try_to_load_from_cache(name, "config.json", revision=revision or None), str)
 
 
-def on_the_hub(model: str) -> str:
-    "'' where the hub gives the model to this user, else why it does not."
-    from huggingface_hub import model_info
+def on_the_hub(
+    name: str,  # owner/name
+    revision: str | None,
+    kind: str,  # model or dataset
+) -> str:  # '' where the hub gives it to this user, else why it does not
+    "Whether a model or data set can be had."
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    name, _, revision = model.partition("@")
     try:
-        model_info(name, revision=revision or None, timeout=5)
+        HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=5)
     except GatedRepoError:
         return "its licence must be accepted on the hub first, and HF_TOKEN set"
     except RepositoryNotFoundError:
-        return "the hub knows no such model, or does not show it to you"
+        return f"the hub knows no such {kind}, or does not show it to you"
     except Exception as error:  # noqa: BLE001 - whatever stands between this machine and the hub, the doctor names it
         return f"the hub cannot be reached ({type(error).__name__})"
     return ""
@@ -75,9 +78,45 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
         elif in_cache(model):
             yield True, f"{name}: {model} is in the cache"
         else:
-            missing = on_the_hub(model)
+            hub, _, revision = model.partition("@")
+            missing = on_the_hub(hub, revision or None, "model")
             bring = f'; or bring its folder: --set {name}=PATH' if missing else ", to be downloaded"
             yield not missing, f"{name}: {model}{': ' + missing if missing else ''}{bring}"
+
+
+def data_findings(settings: Settings) -> Iterator[Finding]:
+    "Each real benchmark: its folder, checked row by row, or its sources, in the cache or to be had."
+    from optima.benchmarks import PLANS, splits_of
+    from optima.tasks import get_benchmark
+
+    for name in (name for name in dict.fromkeys(settings.benchmarks) if name in PLANS):
+        if settings.data:
+            try:
+                get_benchmark(name, settings.data).tasks("train", 1, 0)
+                yield True, f"{name}: read from the folder {Path(settings.data).name}"
+            except OptimaError as error:
+                yield False, f"{name}: {error}"
+            continue
+        for source in sorted({source for source, _ in splits_of(PLANS[name])}):
+            yield source_finding(name, source)
+
+
+def source_finding(benchmark: str, name: str) -> Finding:
+    "One source of a benchmark on the hub."
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from optima.sources import SOURCES
+
+    source = SOURCES[name]
+    try:
+        snapshot_download(source.hub, repo_type="dataset", revision=source.revision, local_files_only=True,
+                          allow_patterns=list(source.files.values()))
+        return True, f"{benchmark}: {source.hub} is in the cache"
+    except LocalEntryNotFoundError:
+        missing = on_the_hub(source.hub, source.revision, "dataset")
+    bring = "; or bring its files: --set data=DIR" if missing else ", to be downloaded"
+    return not missing, f"{benchmark}: {source.hub}{': ' + missing if missing else ''}{bring}"
 
 
 def disk_finding(settings: Settings, runs: Path) -> Finding:
@@ -137,6 +176,7 @@ def preset_findings(settings: Settings, runs: Path, memory: float | None = None)
     card = gpu()
     yield from device_findings(settings, card)
     yield from model_findings(settings)
+    yield from data_findings(settings)
     yield disk_finding(settings, runs)
     try:
         shape = shape_of(settings.base)

@@ -5,6 +5,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from optima.errors import OptimaError, suggest
 from optima.settings import Settings
 
@@ -120,9 +122,8 @@ def generation_memory(
 
 
 def decoding_rate(shape: Shape, batch_size: int) -> float:
-    "Tokens per second: the published rate of the next smaller batch size, scaled by parameters."
-    known = max(size for size in DECODING_RATES if size <= max(batch_size, 1))
-    return DECODING_RATES[known] * ANCHOR / shape.parameters
+    "Tokens per second: between the published rates of the neighbouring batch sizes, scaled by parameters."
+    return float(np.interp(batch_size, list(DECODING_RATES), list(DECODING_RATES.values()))) * ANCHOR / shape.parameters
 
 
 def hours(

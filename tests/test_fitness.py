@@ -1,11 +1,21 @@
 "What the doctor says of a preset: the card, the models, the room, and the one setting to turn down."
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from optima import fitness
 from optima.cli import main
-from optima.fitness import CONTEXT, RESERVE, disk_finding, lower, memory_findings, model_findings, preset_findings
+from optima.fitness import (
+    CONTEXT,
+    RESERVE,
+    data_findings,
+    disk_finding,
+    lower,
+    memory_findings,
+    model_findings,
+    preset_findings,
+)
 from optima.settings import load_settings
 from optima.sizing import SHAPES, generation_memory, training_memory
 
@@ -24,7 +34,7 @@ def cut_off(monkeypatch):
     "A machine without a GPU, without the models, and without the hub."
     monkeypatch.setattr(fitness, "gpu", lambda: None)
     monkeypatch.setattr(fitness, "in_cache", lambda model: False)
-    monkeypatch.setattr(fitness, "on_the_hub", lambda model: "the hub cannot be reached (ConnectError)")
+    monkeypatch.setattr(fitness, "on_the_hub", lambda name, revision, kind: "the hub cannot be reached (ConnectError)")
 
 
 def test_a_machine_that_is_cut_off_is_told_what_it_lacks(settings, cut_off, tmp_path):
@@ -64,8 +74,20 @@ def test_models_are_looked_for_where_they_may_be(settings, cut_off, monkeypatch,
     assert next(model_findings(settings)) == (True, f"base: {LLAMA} is in the cache")
     assert next(model_findings(replace(settings, base=str(tmp_path))))[0]
     monkeypatch.setattr(fitness, "in_cache", lambda model: False)
-    monkeypatch.setattr(fitness, "on_the_hub", lambda model: "")
+    monkeypatch.setattr(fitness, "on_the_hub", lambda name, revision, kind: "")
     assert next(model_findings(settings)) == (True, f"base: {LLAMA}, to be downloaded")
+
+
+def test_data_are_looked_for_in_a_folder_or_on_the_hub(settings, cut_off, monkeypatch, tmp_path):
+    real = replace(settings, benchmarks=("hotpotqa", "humaneval", "toy_math"))
+    found = list(data_findings(real))
+    assert [good for good, _ in found] == [False] * 3  # HumanEval trains on MBPP
+    assert all("--set data=DIR" in text and "cannot be reached" in text for _, text in found)
+    assert [good for good, _ in data_findings(replace(real, data=str(Path(__file__).parent / "fixtures")))] == [True, True]
+    (bad,) = data_findings(replace(real, benchmarks=("hotpotqa",), data=str(tmp_path)))
+    assert not bad[0] and "train.jsonl" in bad[1]
+    monkeypatch.setattr(fitness, "on_the_hub", lambda name, revision, kind: "")
+    assert all(good and "to be downloaded" in text for good, text in data_findings(real))
 
 
 def test_room_is_counted_for_what_must_be_downloaded(settings, cut_off, tmp_path):
@@ -75,8 +97,8 @@ def test_room_is_counted_for_what_must_be_downloaded(settings, cut_off, tmp_path
 
 def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
     def refuse(*args, **kwargs): raise ConnectionError("no route")
-    monkeypatch.setattr("huggingface_hub.model_info", refuse)
-    assert fitness.on_the_hub(LLAMA) == "the hub cannot be reached (ConnectionError)"
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", refuse)
+    assert fitness.on_the_hub(LLAMA, None, "model") == "the hub cannot be reached (ConnectionError)"
 
 
 def test_the_command_counts_what_is_to_be_mended(cut_off, tmp_path, capsys):
