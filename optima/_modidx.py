@@ -93,6 +93,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'optima.engines.LocalEngine._reserve': ('core/engines.html#localengine._reserve', 'optima/engines.py'),
                                 'optima.engines.LocalEngine._retire': ('core/engines.html#localengine._retire', 'optima/engines.py'),
                                 'optima.engines.LocalEngine._row': ('core/engines.html#localengine._row', 'optima/engines.py'),
+                                'optima.engines.LocalEngine._rows': ('core/engines.html#localengine._rows', 'optima/engines.py'),
                                 'optima.engines.LocalEngine._score_portion': ( 'core/engines.html#localengine._score_portion',
                                                                                'optima/engines.py'),
                                 'optima.engines.LocalEngine._share': ('core/engines.html#localengine._share', 'optima/engines.py'),

@@ -178,7 +178,8 @@ def _closing(tokenizer, text):
 def _own_turn(tokenizer, message, rest):
     "An assistant message's token ids, the template's text that still follows, and what that text follows."
     closing, closing_id = _closing(tokenizer, rest)
-    own = message.get("token_ids") or _encode(tokenizer, neutralise(tokenizer, message["content"]) + closing)
+    own = message.get("token_ids") or ()
+    if not own and message["content"]: own = _encode(tokenizer, neutralise(tokenizer, message["content"]) + closing)
     if own and own[-1] in (closing_id, tokenizer.eos_token_id):
         return own, rest[len(closing):], closing.strip()
     return own, rest, ""

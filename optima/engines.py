@@ -402,8 +402,9 @@ def _share(self: LocalEngine, leaders, first, wanted):
 def _row(self: LocalEngine, request):
     "A request, ready to be read."
     context = np.array(encode_conversation(self.tokenizer, request.messages)[0], dtype=np.int64)
-    limit = min(request.max_tokens, self.longest - len(context))
-    if limit < 1 or not len(context):
+    limit = min(request.max_tokens, max(0, self.longest - len(context)))
+    outgrown = len(context) >= self.longest and any(message["role"] == "assistant" for message in request.messages)
+    if limit < 1 and not outgrown or not len(context):
         raise OptimaError(f"{request.conversation}: a context of {len(context)} tokens and max_tokens="
                           f"{request.max_tokens} leave nothing to write (the model holds {self.longest} tokens); "
                           "shorten the prompt or raise the limit")
@@ -468,6 +469,17 @@ def _working(self: LocalEngine):
 
 # %% ../nbs/core/30_engines.ipynb #dcad45d6
 @patch
+def _rows(self: LocalEngine, requests, follow):
+    "Requests, ready to be read; where a dialogue has outgrown the model, an empty reply, and what follows from that."
+    asked, rows = deque(requests), []
+    while asked:
+        row = self._row(asked.popleft())
+        if row.limit: rows.append(row)
+        else: asked += follow(row.request, Completion("", [], len(row.context), True, 0))
+    return rows
+
+
+@patch
 def converse(
     self: LocalEngine,
     requests: list[Request],
@@ -475,7 +487,7 @@ def converse(
 ) -> None:
     "Complete requests and all that follow from them; what follows joins the running batch."
     with self._working():
-        waiting, rows = deque(self._row(request) for request in requests), []
+        waiting, rows = deque(self._rows(requests, follow)), []
         while waiting or rows:
             free = min(self.batch_size - len(rows), len(waiting))
             if free > len(rows) // 8:
@@ -490,7 +502,7 @@ def converse(
                 finished = [rows[slot] for slot in np.flatnonzero(ended)]
                 rows = self._retire(rows, ended)
                 for row in finished:
-                    waiting += [self._row(request) for request in follow(row.request, self._completion(row))]
+                    waiting += self._rows(follow(row.request, self._completion(row)), follow)
 
 # %% ../nbs/core/30_engines.ipynb #435050a2
 @patch

@@ -172,6 +172,32 @@ def test_max_tokens_cuts_and_a_cut_turn_goes_on(model, tokenizer):
     assert ids_of(following)[0] == reference(model, tokenizer, longer, 5)
 
 
+def test_a_dialogue_that_outgrows_the_model_says_nothing_more(model, tokenizer):
+    engine, said = LocalEngine(model, tokenizer, batch_size=3), {"long": [], "short": []}
+
+    def follow(request, completion):
+        lines = said[request.conversation]
+        lines.append(completion)
+        if len(lines) > 6: return []
+        own = {"role": "assistant", "content": completion.text, "token_ids": completion.token_ids}
+        heard = says(" ".join("7" * (70 if request.conversation == "long" else 1)))
+        return [Request(request.conversation, [*request.messages, own, *heard], 8, 1.0, (len(lines),))]
+
+    engine.converse([Request(name, says("1 2"), 8, 1.0) for name in said], follow)
+    assert all(one.token_ids for one in said["short"]) and [len(lines) for lines in said.values()] == [7, 7]
+    silent = [not one.token_ids for one in said["long"]]
+    assert silent == sorted(silent) and sum(silent) > 2  # once it has outgrown the model, it stays silent
+    assert all(one.cut and one.text == "" and one.prompt_tokens >= 256 for one in said["long"] if not one.token_ids)
+    with pytest.raises(OptimaError, match="leave nothing to write"):
+        engine.generate([Request("first", says(" ".join("7" * 300)), 8)])
+
+
+def test_an_empty_turn_teaches_nothing(tokenizer):
+    chat = [*says("1"), {"role": "assistant", "content": "", "token_ids": []}, *says("2"), {"role": "assistant", "content": "3"}]
+    ids, mask = encode_conversation(tokenizer, chat, add_generation_prompt=False)
+    assert tokenizer.decode([token for token, own in zip(ids, mask) if own]) == "3 <end>"
+
+
 def test_token_ids_are_passed_through(tokenizer):
     own = [37, 0, 38, 1, 5]  # <unk> and <pad> do not survive decoding
     messages = [*says("1"), {"role": "assistant", "content": tokenizer.decode(own), "token_ids": own}, *says("2")]
