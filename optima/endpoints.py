@@ -23,15 +23,15 @@ class Fault(Exception):
 
 
 def checked_url(name: str, url: str) -> str:
-    "An endpoint's address without its last slash; anything that is none, or that may hold a secret, is an OptimaError."
+    "An endpoint's address without its last slash; anything that is no address, or may hold a secret, is an OptimaError."
     parts = urlsplit(url)
     try:
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:  # the port
         good = False
     if parts.username is not None or parts.query or parts.fragment:
-        raise OptimaError(f"{name}: an address has no user, password, query or fragment, for it is written down; "
-                          "keys come from the environment (see key_variable)")
+        raise OptimaError(f"{name}: leave user, password, query and fragment out of the address; a key comes from the environment "
+                          "variable that key_variable names")
     if not good or re.search(r"\s", url):
         raise OptimaError(f"{name} = {url!r}: expected an address such as http://127.0.0.1:8000/v1")
     return url.rstrip("/")
