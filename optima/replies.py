@@ -89,7 +89,8 @@ class Replies:
                 self.read(file)
                 if line["key"] in self.found:  # another process was as quick: its reply counts, both were paid for
                     line = {name: value for name, value in line.items() if name not in ("text", "finish")}
-                file.truncate(self.offset)
+                if file.seek(0, os.SEEK_END) > self.offset:  # a killed process left half a line
+                    file.truncate(self.offset)
                 self.append(file, canonical(line).encode() + b"\n")
             self.take(line)
             return self.found.get(line["key"], line)

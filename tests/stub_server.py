@@ -55,9 +55,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             fault = "404" if self.path != "/v1/chat/completions" else stub.plan(body, number)
             time.sleep(stub.seconds)
+            if fault in ("", "length", "no usage"):
+                with stub.lock:
+                    stub.served[question] += 1
             self.play(stub, fault, body)
-            if fault in ("", "length", "no usage", "content_filter"):
-                stub.served[question] += 1
         finally:
             with stub.lock:
                 stub.busy -= 1
