@@ -69,7 +69,6 @@ def one_line(capsys, *arguments) -> str:
 @pytest.mark.parametrize("arguments, words", [
     ("repoduce", "unknown command 'repoduce'; choose one of: reproduce,"),
     ("", "name a command: run, reproduce,"),
-    ("run", "system; see optima run --help"),
     ("run optima_debat", "unknown system 'optima_debat'; choose one of: optima_debate,"),
     ("run single --sed 3", "unknown option '--sed'; choose one of: --seed,"),
     ("run single --seed x", "'x': expected a whole number"),
