@@ -24,7 +24,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     install_requires=lines("requirements"),
-    extras_require={"notebook": lines("notebook_requirements"), "dev": lines("dev_requirements")},
+    extras_require={name: lines(f"{name}_requirements") for name in ("notebook", "server", "dev")},
     entry_points={"console_scripts": lines("console_scripts"), "nbdev": lines("nbdev_entry")},
     packages=find_packages(include=["optima", "optima.*"]),
     package_data={"optima": lines("package_data")},

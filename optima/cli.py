@@ -21,7 +21,8 @@ class Parser(argparse.ArgumentParser):
         choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if choice:
             names = [name.strip(" '") for name in choice[2].split(",")]
-            raise OptimaError(suggest("command", choice[1], names))
+            option = re.match(r"argument (--[a-z-]+):", message)
+            raise OptimaError(suggest(f"value of {option[1]}:" if option else "command", choice[1], names))
         if message.endswith("required: command"):
             message = f"name a command: {', '.join(COMMANDS)}"
         raise OptimaError(f"{message}; see {self.prog} --help")
@@ -50,7 +51,8 @@ def add_preset(parser, default="toy"):
 
 
 def add_run(parser):
-    parser.add_argument("system", nargs="?", default="optima_debate", help="a row of the table (default optima_debate)")
+    parser.add_argument("system", nargs="?", help="a row of the table (default optima_debate; with --engine server, "
+                                                  "which trains nothing, untrained_debate)")
     add_preset(parser)
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--benchmarks", metavar="NAME,...", help="which tasks (default: the preset's)")
@@ -58,6 +60,16 @@ def add_run(parser):
     add_runs(parser)
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
                         help="settings that win over the preset")
+    add_servers(parser)
+
+
+def add_servers(parser):
+    "Who generates, where it is not the local engine."
+    parser.add_argument("--engine", choices=("local", "server"), help="who generates for the team (default local)")
+    parser.add_argument("--base-url", metavar="URL,...", help="the team's OpenAI-compatible servers")
+    parser.add_argument("--model", metavar="NAME", help="the team's model by its name there (default: the base)")
+    parser.add_argument("--teacher", metavar="local|URL,...", help="where the teacher is")
+    parser.add_argument("--teacher-model", metavar="NAME", help="the teacher: a folder, or its name at its servers")
 
 
 def add_reproduce(parser):
@@ -104,13 +116,24 @@ def add_publish(parser):
     parser.add_argument("--to", metavar="DIR", help="where it goes (default nbs/results)")
 
 
+def server_overrides(chosen) -> dict:
+    "The settings that the options about servers stand for."
+    def listed(text): return [part.strip() for part in text.split(",")]
+    given = {"engine": chosen.engine, "model": chosen.model, "teacher": chosen.teacher_model,
+             "base_url": chosen.base_url and listed(chosen.base_url),
+             "teacher_url": chosen.teacher and ([] if chosen.teacher == "local" else listed(chosen.teacher))}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def run(chosen) -> int:
     "Run one experiment and print its rows."
     from optima.settings import load_settings, parse_override
     from optima.store import Store
 
     named = [f"{name}={value}" for name in ("benchmarks", "data") if (value := getattr(chosen, name)) is not None]
-    settings = load_settings(chosen.system, chosen.preset, chosen.seed, dict(map(parse_override, named + chosen.set)))
+    overrides = dict(map(parse_override, named + chosen.set)) | server_overrides(chosen)
+    system = chosen.system or ("untrained_debate" if overrides.get("engine") == "server" else "optima_debate")
+    settings = load_settings(system, chosen.preset, chosen.seed, overrides)
     with Store(chosen.runs).lock():
         from optima.loop import run_experiment
         line = run_experiment(settings, Path(chosen.runs))
@@ -274,7 +297,7 @@ def parser() -> Parser:
 def unknown_word(word: str, chosen: argparse.Namespace) -> str:
     "What to say of a word that the command does not know."
     if word.startswith("-"):
-        return suggest("option", word.split("=")[0], set(re.findall(r"--[a-z]+", chosen.options)) | {"--help"})
+        return suggest("option", word.split("=")[0], set(re.findall(r"--[a-z-]+", chosen.options)) | {"--help"})
     return f"{word!r} is one word too many; see optima {chosen.command} --help"
 
 

@@ -237,9 +237,9 @@ def system_text(
 
 
 def _turn(message):
-    "One own turn as chat messages; ids go along where an engine sampled them."
+    "One own turn as chat messages; ids go along where an engine sampled them, or where the turn has no end to learn."
     own = {"role": "assistant", "content": message.content}
-    if message.token_ids and message.token_source == "engine": own["token_ids"] = list(message.token_ids)
+    if message.token_ids and (message.token_source == "engine" or message.cut): own["token_ids"] = list(message.token_ids)
     return [{"role": "user", "content": message.prompt}, own]
 
 # %% ../nbs/core/05_messages.ipynb #2a1a126b

@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
+from optima.endpoints import checked_url
 from optima.errors import OptimaError, suggest
 from optima.store import STAGE_VERSIONS, digest, folder_digest, folder_files
 
@@ -15,7 +16,9 @@ PRESETS = Path(__file__).parent / "presets"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 NOT_IN_PRESETS = ("system", "preset", "seed")
 MODELS = ("base", "teacher")
-FOLDERS = (*MODELS, "data")  # settings that may hold a path
+FOLDERS = (*MODELS, "model", "data")  # settings that may hold a path of one machine
+ASKING = ("engine", "base_url", "model", "teacher_url", "concurrency", "key_variable", "budget_tokens", "budget_money",
+          "price_in", "price_out")  # what only a server needs: of these, whom it asks decides results, and not where
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # owner/name, or owner/name@revision
 
 SYSTEMS: dict[str, dict] = {
@@ -109,6 +112,17 @@ class Settings:
     threads: int = 1  # of one experiment
     dtype: str = "float32"  # in which the model generates
 
+    engine: str = "local"  # who generates for a team that is not trained: the "local" engine, or a "server"
+    base_url: tuple[str, ...] = ()  # the team's servers, such as "http://127.0.0.1:8000/v1"; they share the load
+    model: str = ""  # the team's model by its name there; none: `base`, which counts the tokens in any case
+    teacher_url: tuple[str, ...] = ()  # the teacher's servers, `teacher` its model by its name there; none: it is local
+    concurrency: int = 16  # requests that are under way at a time
+    key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the servers' key
+    budget_tokens: int = 0  # what all replies of one model in a run folder may cost, prompts included; 0 is no limit
+    budget_money: float = 0.0  # the same in money, at the prices below; 0 is no limit
+    price_in: float = 0.0  # money per million prompt tokens
+    price_out: float = 0.0  # money per million generated tokens
+
     def __post_init__(self):
         for name, choices in CHOICES.items():
             check_choice(self, name, choices)
@@ -118,11 +132,17 @@ class Settings:
         check_names(self)
 
     def to_dict(self) -> dict:
-        "All settings as JSON values; a folder by its name only, for its path belongs to one machine."
+        "All settings as JSON values; a folder by its name only and no address, for both belong to one machine."
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         if not self.data:
             del values["data"]  # so that experiments from before the setting keep their keys
-        return values | {name: folder_name(values[name]) for name in FOLDERS if name in values}
+        values |= {name: folder_name(values[name]) for name in FOLDERS if name in values}
+        return {name: value for name, value in values.items() if name not in ASKING} | self.asked(values["model"])
+
+    def asked(self, model: str) -> dict:
+        "Which model is asked at a server, as JSON values; nothing where all are local."
+        team = {"engine": "server", "model": model} if self.engine == "server" else {}
+        return team | ({"teacher_engine": "server"} if self.teacher_url else {})
 
     def pick(self, *names: str) -> dict:
         "Some settings as JSON values: what one stage depends on."
@@ -140,6 +160,11 @@ class Settings:
         return CHECKPOINTS / "toy-teacher" if self.teacher == "toy" else Path(self.teacher)
 
     @property
+    def team_model(self) -> Path:
+        "The untrained team's model: the base, or what a server calls by another name."
+        return Path(self.model) if self.engine == "server" and self.model else self.base_folder
+
+    @property
     def candidates(self) -> tuple[str, ...]:
         "The strategies that the best one is chosen from."
         return tuple(dict.fromkeys(name for name in self.strategies if name != "none"))
@@ -151,6 +176,8 @@ class Settings:
 
         content = {"base": model_digest(self.base_folder)}
         content["teacher"] = self.teacher and model_digest(self.teacher_folder)
+        if self.engine == "server":
+            content["model"] = model_digest(self.team_model)
         if found := data_content(self.benchmarks, self.data):
             content["data"] = found
         return digest({"settings": self.to_dict() | content, "versions": STAGE_VERSIONS})
@@ -166,15 +193,17 @@ CHOICES = {
     "quantization": ("nf4", "nf4_double", "none"),
     "evaluation_split": ("development", "evaluation"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "engine": ("local", "server"),
 }
 
 MANY = float("inf")
 BOUNDS = {
     "seed": (0, MANY), "iterations": (0, MANY), "temperature": (0, MANY), "threshold": (-MANY, 1), "keep_share": (0, 1),
+    "budget_tokens": (0, MANY), "budget_money": (0, MANY), "price_in": (0, MANY), "price_out": (0, MANY),
     "task_weight": (0, MANY), "efficiency_weight": (0, MANY), "format_weight": (0, MANY), "learning_rate": (0, 1),
     **dict.fromkeys(("tasks_per_iteration", "max_rounds", "max_steps", "executors", "max_message_tokens",
                      "max_acceptable_tokens", "lora_rank", "lora_alpha", "training_steps", "batch_dialogues",
-                     "micro_batch", "evaluation_tasks", "iteration_tasks", "development_tasks", "batch_size", "shard_dialogues", "threads"), (1, MANY)),
+                     "micro_batch", "evaluation_tasks", "iteration_tasks", "development_tasks", "batch_size", "shard_dialogues", "threads", "concurrency"), (1, MANY)),
 }
 
 
@@ -200,6 +229,7 @@ def check_together(settings: Settings):
     if settings.team == "teacher" and settings.iterations:
         raise OptimaError(f'team = "teacher" is evaluated only: iterations = {settings.iterations}, expected 0')
     check_best(settings)
+    check_servers(settings)
     for name in ("benchmarks", "strategies", "decodings"):
         if not getattr(settings, name):
             raise OptimaError(f"{name} is empty; name at least one")
@@ -221,6 +251,27 @@ def check_best(settings: Settings):
                           f"iterations = {settings.iterations}, expected 0")
     if not settings.candidates:
         raise OptimaError('evaluation_strategy = "best" has nothing to choose from: strategies names only "none"')
+
+
+def check_servers(settings: Settings):
+    "Refuse addresses that are none, and a server where it would be asked in vain or could not be trained."
+    for name in ("base_url", "teacher_url"):
+        for url in getattr(settings, name):
+            checked_url(name, url)
+    served = settings.engine == "server"
+    if served and not settings.base_url:
+        raise OptimaError('engine = "server" needs base_url = ["http://HOST:PORT/v1"] (--base-url)')
+    if served and settings.iterations:
+        raise OptimaError(f"engine = \"server\": {settings.system} trains its team, and what a server holds cannot be trained "
+                          "here; take an untrained system such as untrained_debate, or put the teacher on a server (--teacher URL)")
+    if served and settings.team == "teacher" and not settings.teacher_url:
+        raise OptimaError(f'engine = "server" is the student\'s, and {settings.system} asks the teacher: give --teacher URL')
+    if not served and (settings.base_url or settings.model):
+        raise OptimaError('base_url and model are for engine = "server" (--engine server); the local engine loads base')
+    if settings.teacher_url and not settings.teacher:
+        raise OptimaError("teacher_url needs teacher = \"NAME\", the model's name there (--teacher-model)")
+    if settings.budget_money and not settings.price_in + settings.price_out:
+        raise OptimaError("budget_money needs price_in and price_out, the money that a million tokens cost")
 
 
 def strategy_names(prompts: str) -> list[str]:
@@ -339,7 +390,8 @@ def checked(
     values = {name: convert(where, name, value) for name, value in values.items()}
     if "data" in values:
         values["data"] = find_data(where, values["data"], folder)
-    return values | {name: find_model(where, name, values[name], folder) for name in MODELS if name in values}
+    named = ("teacher",) if values.get("teacher_url") else ()  # at a server, not in a folder
+    return values | {name: find_model(where, name, values[name], folder) for name in MODELS if name in {*values} - {*named}}
 
 
 def preset_names() -> list[str]:

@@ -54,7 +54,7 @@ def test_versions_agree():
 
 
 def test_ranges_are_bounded():
-    for needed in requirements("requirements", "notebook_requirements"):
+    for needed in requirements("requirements", "notebook_requirements", "server_requirements"):
         operators = {part.operator for part in needed.specifier}
         assert ">=" in operators and operators & {"<", "<="}, f"{needed} has no two bounds"
     assert str(next(iter(requirements("requirements")))) == "torch<=2.13.0,>=2.9"
@@ -63,7 +63,7 @@ def test_ranges_are_bounded():
 def test_constraints_are_exact_and_within_the_ranges():
     exact = pins()
     assert all(re.fullmatch(r"[a-z0-9-]+", name) and re.fullmatch(r"[\w.]+", pin) for name, pin in exact.items())
-    for needed in requirements("requirements", "notebook_requirements", "dev_requirements"):
+    for needed in requirements("requirements", "notebook_requirements", "server_requirements", "dev_requirements"):
         assert needed.specifier.contains(exact[canonicalize_name(needed.name)]), needed
 
 
@@ -81,7 +81,7 @@ def imported_packages() -> dict[str, set[str]]:
 
 
 def test_what_the_modules_import_is_required():
-    named = {canonicalize_name(needed.name) for needed in requirements("requirements")}
+    named = {canonicalize_name(needed.name) for needed in requirements("requirements", "server_requirements")}
     known = packages_distributions()
     missing = {
         name: sorted(files) for name, files in imported_packages().items()
@@ -117,7 +117,7 @@ def test_wheel_metadata(wheel):
     )
     assert f"\nVersion: {version_of_package()}\n" in metadata and "Requires-Python: >=3.11" in metadata
     assert "Apache-2.0" in metadata and "# Optima, literate" in metadata
-    assert {"notebook", "dev"} == set(re.findall(r"Provides-Extra: (\w+)", metadata))
+    assert {"notebook", "server", "dev"} == set(re.findall(r"Provides-Extra: (\w+)", metadata))
     assert "optima = optima.cli:main" in entries and "optima = optima._modidx:d" in entries
 
 
