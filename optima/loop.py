@@ -22,7 +22,6 @@ from statistics import fmean
 from time import perf_counter
 
 from .demonstrations import perfect_dialogue
-from .errors import OptimaError
 from .evaluation import TEMPERATURES, evaluation_columns, first_tasks
 from .messages import Trajectory, read_jsonl, write_jsonl
 from .paradigms import ENGLISH, Prompts

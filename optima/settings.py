@@ -225,7 +225,8 @@ def check_together(settings: Settings):
     "Refuse what is wrong only in company."
     for name in ("mode", "team"):
         if getattr(settings, name) == "teacher" and not settings.teacher:
-            raise OptimaError(f'{name} = "teacher" needs teacher = "PATH", the teacher\'s model folder')
+            raise OptimaError(f'{settings.system}: {name} = "teacher" needs a teacher: --set teacher=PATH, a model folder, '
+                              "or --teacher URL --teacher-model NAME")
     if settings.team == "teacher" and settings.iterations:
         raise OptimaError(f'team = "teacher" is evaluated only: iterations = {settings.iterations}, expected 0')
     check_best(settings)

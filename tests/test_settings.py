@@ -10,8 +10,14 @@ from optima.tasks import Benchmark
 
 def test_every_system_loads_under_every_preset():
     for preset in preset_names():
-        keys = {load_settings(system, preset).key for system in SYSTEMS}
+        teacher = {} if read_preset(preset).get("teacher") else {"teacher": "gpt-4", "teacher_url": ["http://127.0.0.1:1/v1"]}
+        keys = {load_settings(system, preset, overrides=teacher).key for system in SYSTEMS}
         assert len(keys) == len(SYSTEMS)
+
+
+def test_a_row_of_the_teacher_without_a_teacher_says_how_to_name_one():
+    with pytest.raises(OptimaError, match="teacher_single.*--teacher URL --teacher-model NAME"):
+        load_settings("teacher_single", "gpu24")
 
 
 def test_preset_files_name_known_settings_and_differ():
@@ -171,8 +177,8 @@ def test_some_settings_as_json_values():
     ({"benchmarks": ["toy_humanevil"]}, ["value of benchmarks: 'toy_humanevil'; choose one of: toy_humaneval"]),
     ({"batch_size": 0}, ["batch_size", "at least 1"]),
     ({"paradigm": "debat"}, ["paradigm", "choose one of: debate"]),
-    ({"teacher": ""}, ['mode = "teacher" needs teacher = "PATH"']),
-    ({"mode": "self", "team": "teacher", "teacher": "", "iterations": 0}, ['team = "teacher" needs teacher']),
+    ({"teacher": ""}, ['mode = "teacher" needs a teacher: --set teacher=PATH']),
+    ({"mode": "self", "team": "teacher", "teacher": "", "iterations": 0}, ['team = "teacher" needs a teacher']),
     ({"team": "teacher"}, ["evaluated only: iterations = 3, expected 0"]),
     ({"team": "techer"}, ["'techer'; choose one of: teacher"]),
     ({"evaluation_strategy": "best"}, ["not trained: iterations = 3, expected 0"]),
