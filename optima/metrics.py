@@ -11,7 +11,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import current_thread, main_thread
 
 from .errors import OptimaError, suggest
@@ -22,6 +22,7 @@ class Score:
     "How right an answer is, and how that was found."
     value: float  # 0 to 1
     status: str = "ok"  # ok, unparsed, timeout, or what the sandbox said: passed, failed, error, timeout, memory, unsupported
+    level: str = field(default="", compare=False, repr=False)  # the sandbox that judged, where code was run
 
     def __post_init__(self):
         if not 0 <= self.value <= 1:
