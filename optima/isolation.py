@@ -12,7 +12,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import sysconfig
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -59,14 +58,11 @@ def seccomp_filter(machine: str) -> bytes:
     return b"".join(struct.pack("=HBBI", *line) for line in lines)
 
 
-def shown_folders(python: str) -> list[str]:
-    "The folders of the interpreter and its libraries, each once."
-    wanted = ["/usr", sys.base_prefix, sys.base_exec_prefix, sysconfig.get_path("stdlib"), os.path.dirname(python)]
-    kept = []
-    for path in map(Path, wanted):
-        if not any(path.is_relative_to(other) for other in kept):
-            kept.append(path)
-    return [str(path) for path in kept]
+def shown(python: str) -> list[str]:
+    "The paths that a sandbox sees: the interpreter, its library, and the system's shared libraries."
+    prefixes = dict.fromkeys(["/usr", sys.base_prefix, sys.base_exec_prefix])
+    libraries = [f"{prefix}/{name}" for prefix in prefixes for name in ("lib", "lib64", "lib32")]
+    return [python, *filter(os.path.isdir, libraries)]
 
 
 def command(python: str) -> list[str]:
@@ -74,7 +70,7 @@ def command(python: str) -> list[str]:
     # A tmpfs with a size would bound bytes, not files: 250,000 empty ones in a second took 255 MB of kernel memory.
     # bwrap's --disable-userns needs a writable /proc/sys, which containers lack; the filter refuses what it would.
     flags = "--unshare-all --unshare-user --uid 65534 --gid 65534 --cap-drop ALL --die-with-parent --new-session --clearenv"
-    binds = [part for path in shown_folders(python) for part in ("--ro-bind", path, path)]
+    binds = [part for path in shown(python) for part in ("--ro-bind", path, path)]
     for path in map(Path, ("/lib", "/lib64", "/lib32")):
         if path.is_symlink():
             binds += ["--symlink", os.readlink(path), str(path)]
@@ -281,8 +277,6 @@ def missing() -> str:
         return f"bubblewrap and its filter are for Linux on {' or '.join(AUDIT)}"
     if not shutil.which("bwrap"):
         return f"bubblewrap is not installed: {INSTALL}"
-    if any(Path.home().is_relative_to(path) for path in shown_folders(os.path.realpath(sys._base_executable))):
-        return f"Python's own folder {sys.base_prefix} holds the home folder: use an interpreter in a folder of its own"
     try:
         found = judge(PROBE, "assert f((1, 2)) == (1, 2)", "f", START_SECONDS, 50_000_000)
     except RuntimeError as error:
