@@ -413,6 +413,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'optima.sandbox._judged': ('core/sandbox.html#_judged', 'optima/sandbox.py'),
                                 'optima.sandbox._named': ('core/sandbox.html#_named', 'optima/sandbox.py'),
                                 'optima.sandbox._names': ('core/sandbox.html#_names', 'optima/sandbox.py'),
+                                'optima.sandbox._overlooked': ('core/sandbox.html#_overlooked', 'optima/sandbox.py'),
                                 'optima.sandbox._patiently': ('core/sandbox.html#_patiently', 'optima/sandbox.py'),
                                 'optima.sandbox._pool': ('core/sandbox.html#_pool', 'optima/sandbox.py'),
                                 'optima.sandbox._second': ('core/sandbox.html#_second', 'optima/sandbox.py'),

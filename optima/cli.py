@@ -84,9 +84,10 @@ def add_toy(parser):
 
 
 def add_bench(parser):
-    actions = parser.add_subparsers(dest="bench_command", metavar="toy", required=True, parser_class=Parser)
-    toy_bench = actions.add_parser("toy", help="the engine and the training step on the toy world")
-    toy_bench.add_argument("--json", action="store_true", help="everything measured, as JSON")
+    actions = parser.add_subparsers(dest="bench_command", metavar="toy|sandbox", required=True, parser_class=Parser)
+    for name, help_text in (("toy", "the engine and the training step on the toy world"),
+                            ("sandbox", "programs judged per second")):
+        actions.add_parser(name, help=help_text).add_argument("--json", action="store_true", help="everything measured, as JSON")
 
 
 def add_publish(parser):
@@ -215,8 +216,11 @@ def toy(chosen) -> int:
 
 
 def bench(chosen) -> int:
-    "Measure the engine and the training step against plain transformers and PyTorch."
-    from optima.bench import measure, table
+    "Measure this machine: the engine and the training step, or the two sandboxes."
+    if chosen.bench_command == "sandbox":
+        from optima.bench_sandbox import measure, table
+    else:
+        from optima.bench import measure, table
 
     found = measure()
     print(json.dumps(found, indent=1) if chosen.json else table(found))

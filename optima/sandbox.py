@@ -49,10 +49,8 @@ _pools: dict = {}
 _lock = threading.RLock()
 
 
-def _pool(
-    side: str,  # "tests" or "candidate"
-) -> Monty:
-    "This process's pool for one side, opened at its first use and closed at exit."
+def _pool(side: str) -> Monty:
+    "This process's pool for the tests or the candidate, opened at its first use and closed at exit."
     with _lock:
         if side not in _pools:
             if find_spec("opentelemetry") is None:
@@ -137,10 +135,8 @@ def _with_iterators(code: str) -> str:
 _ATOMS = {int, float, complex, bool, str, bytes, type(None)}
 
 
-def _is_plain(
-    value,  # what arrived from the candidate
-) -> bool:
-    "Whether a value is made of built-in types only, by exact type."
+def _is_plain(value) -> bool:
+    "Whether what arrived is made of built-in types only, by exact type."
     waiting, seen = [value], set()
     while waiting:
         item = waiting.pop()
@@ -160,18 +156,28 @@ _MISSING = (
     (r"No module named '(\w+)", lambda name: name in sys.stdlib_module_names),
     (r"cannot import name '\w+' from '(\w+)", lambda name: name in sys.stdlib_module_names),
     (r"module '(\w+)' has no attribute", lambda name: name in sys.stdlib_module_names),
+    (r"type object '(\w+)' has no attribute '(\w+)'", lambda kind, name: hasattr(getattr(builtins, kind, None), name)),
+    (r"object has no attribute '(__\w+__)'", lambda name: True),
     (r"name '(\w+)' is not defined", lambda name: hasattr(builtins, name)),
     (r"'(\w+)' object has no attribute '(\w+)'", lambda kind, name: hasattr(getattr(builtins, kind, None), name)),
-    (r"monty syntax parser does not yet support|Internal error in monty|in this environment", lambda: True),
+    (r"not yet support|Internal error in monty|in this environment|cannot convert 'list' object to bytes", lambda: True),
 )
 
 
-def _unsupported(
-    message: str,  # an exception's text
-) -> bool:
-    "Whether CPython has what this message says is missing."
+def _unsupported(message: str) -> bool:
+    "Whether CPython has what an exception's text says is missing."
     found = ((re.search(pattern, message), exists) for pattern, exists in _MISSING)
     return any(match and exists(*match.groups()) for match, exists in found)
+
+# %% ../nbs/core/20_sandbox.ipynb #5aeb627d
+_HONOURED = r"(?:init|post_init|new|eq|hash|str|repr|iter|next|contains|setitem|call|enter|exit|neg|pos|invert|abs|round|int|float" \
+            r"|index|r?(?:add|sub|mul|truediv|floordiv|mod|pow|matmul|and|or|xor|lshift|rshift))"
+
+
+def _overlooked(code: str) -> str:
+    "A special name in some code that monty does not honour, or ''."
+    found = re.search(rf"\b__(?!{_HONOURED}__)[a-z_]+?__(?=\s*[(=](?!=))|(?<![.\w])__name__", code)
+    return found[0] if found else ""
 
 # %% ../nbs/core/20_sandbox.ipynb #f7e3f73d
 def _inner(error: BaseException) -> BaseException:
@@ -179,10 +185,8 @@ def _inner(error: BaseException) -> BaseException:
     return error.exception() if isinstance(error, MontyError) else error
 
 
-def _classify(
-    error: BaseException,  # what a feed raised
-) -> Verdict:
-    "What a feed's exception says about the code that ran."
+def _classify(error: BaseException) -> Verdict:
+    "What the exception that a feed raised says about the code that ran."
     inner = _inner(error)
     detail = f"{type(inner).__name__}: {inner}"
     if isinstance(error, MontyCrashedError):
@@ -207,6 +211,9 @@ class _Candidate:
 
     def load(self, code: str) -> None:
         "Define the candidate; what goes wrong is in `stopped`."
+        if name := _overlooked(code):
+            self.stopped = Verdict.of("unsupported", f"monty passes over {name}")
+            return
         try:
             self._timed(f"{_BORDER}{_LAZY}{_with_iterators(code)}\n\n{self.entry_point}\nNone")
         except _HOST_ERRORS as error:
@@ -294,12 +301,8 @@ def _test_program(tests: str, entry_point: str) -> str:
     return _BORDER + across + _test_body(tests, entry_point)
 
 # %% ../nbs/core/20_sandbox.ipynb #be87c9a0
-def _judge(
-    session,  # the tests' interpreter
-    program: str,  # from `_test_program`
-    candidate: _Candidate,
-) -> Verdict:
-    "Run the tests against a loaded candidate."
+def _judge(session, program: str, candidate: _Candidate) -> Verdict:
+    "Run the tests' program in their interpreter against a loaded candidate."
     try:
         _feed(session, program, external_lookup={"_across": candidate})
         verdict = Verdict.of("passed")
