@@ -103,9 +103,10 @@ def add_toy(parser):
 
 
 def add_bench(parser):
-    actions = parser.add_subparsers(dest="bench_command", metavar="toy|gpu", required=True, parser_class=Parser)
+    actions = parser.add_subparsers(dest="bench_command", metavar="toy|gpu|sandbox", required=True, parser_class=Parser)
     for name, what in (("toy", "the engine and the training step on the toy world"),
-                       ("gpu", "memory and speed of an 8B model with random weights")):
+                       ("gpu", "memory and speed of an 8B model with random weights"),
+                       ("sandbox", "programs judged per second")):
         actions.add_parser(name, help=what).add_argument("--json", action="store_true", help="everything measured, as JSON")
 
 
@@ -248,10 +249,10 @@ def toy(chosen) -> int:
 
 
 def bench(chosen) -> int:
-    "Measure this machine: the toy world's engine and training step, or a GPU on an 8B model."
+    "Measure this machine: the toy world's engine and training step, a GPU on an 8B model, or the two sandboxes."
     from importlib import import_module
 
-    module = import_module({"toy": "optima.bench", "gpu": "optima.gpu_bench"}[chosen.bench_command])
+    module = import_module({"toy": "optima.bench", "gpu": "optima.bench_gpu", "sandbox": "optima.bench_sandbox"}[chosen.bench_command])
     found = module.measure()
     print(json.dumps(found, indent=1) if chosen.json else module.table(found))
     return 0

@@ -85,6 +85,15 @@ def sandbox_finding() -> str:
     return "the sandbox (monty) judges programs"
 
 
+def isolation_finding() -> str:
+    "Whether there is a second level for what monty cannot run; information, and what to do where there is none."
+    from optima.isolation import missing
+
+    if reason := missing():
+        return f"no second sandbox level: programs that monty cannot run count as unsupported; {reason}"
+    return "the second sandbox level (bubblewrap) judges what monty cannot run"
+
+
 def tried(part: str, use) -> Finding:
     "A part's finding, or what went wrong with it."
     try:
@@ -112,7 +121,9 @@ def findings(runs: Path, preset: str | None = None) -> Iterator[Finding]:
     "All that the doctor looks at, in order; with a preset, also what that one needs."
     yield from machine_findings(runs)
     yield from package_findings()
-    for part, use in (("torch", torch_finding), ("bitsandbytes", quantization_finding), ("sandbox", sandbox_finding)):
+    parts = (("torch", torch_finding), ("bitsandbytes", quantization_finding), ("sandbox", sandbox_finding),
+             ("second sandbox", isolation_finding))  # fmt: skip
+    for part, use in parts:
         yield tried(part, use)
     folders = sorted(CHECKPOINTS.glob("toy-*"))
     yield bool(folders), f"{len(folders)} toy checkpoints"

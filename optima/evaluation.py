@@ -75,14 +75,15 @@ SPOKEN = tuple(sorted(PHRASES))  # registries of before have no such columns
 def evaluation_columns(
     tasks: list,  # the `Task`s that were evaluated
     trajectories: list,  # one finished dialogue per task, in the order of the tasks
-    scores: list,  # one `Score` (value, status) per task
-) -> dict:  # lists of equal length, and the count of each status
+    scores: list,  # one `Score` per task
+) -> dict:  # lists of equal length, and the counts of each status and, for code, of each sandbox level
     "The numbers that a registry line keeps of one evaluation."
     if not len(tasks) == len(trajectories) == len(scores):
         raise ValueError(f"{len(tasks)} tasks, {len(trajectories)} trajectories, {len(scores)} scores")
     for task, trajectory in zip(tasks, trajectories):
         if task.id != trajectory.task:
             raise ValueError(f"the trajectory of task {trajectory.task!r} stands where {task.id!r} is expected")
+    levels = Counter(score.level for score in scores if score.level)
     return {
         "task": [task.id for task in tasks],
         "score": [float(score.value) for score in scores],
@@ -92,17 +93,18 @@ def evaluation_columns(
         "valid": [sum(bool(message.valid) for message in trajectory.messages) for trajectory in trajectories],
         **{kind: [phrase_tokens(trajectory.messages, kind) for trajectory in trajectories] for kind in SPOKEN},
         "status": dict(sorted(Counter(score.status for score in scores).items())),
+        **({"level": dict(sorted(levels.items()))} if levels else {}),
     }
 
 # %% ../nbs/core/70_evaluation.ipynb #40a7f345
 def first_tasks(
     columns: dict,  # from `evaluation_columns`
     n: int,
-) -> dict:  # without the statuses, unless all tasks remain
+) -> dict:  # without the counts, unless all tasks remain
     "The columns of the first n tasks."
     if n >= len(columns["task"]):
         return columns
-    return {name: values[:n] for name, values in columns.items() if name != "status"}
+    return {name: values[:n] for name, values in columns.items() if name not in ("status", "level")}
 
 # %% ../nbs/core/70_evaluation.ipynb #4b00603c
 TEMPERATURES = {"greedy": 0.0, "sampled": 1.0}
@@ -115,6 +117,7 @@ class Cell:
     tasks: tuple[str, ...]
     arrays: dict = field(repr=False)
     statuses: dict
+    levels: dict = field(default_factory=dict)  # of the sandbox, where code was judged
 
     def mean(self, column: str) -> float:
         "Mean over seeds of the mean over tasks."
@@ -134,14 +137,16 @@ def fill(columns_by_seed: dict[int, dict]) -> Cell:  # seed -> columns of `evalu
     seeds = tuple(sorted(columns_by_seed))
     tasks = tuple(sorted({task for columns in columns_by_seed.values() for task in columns["task"]}))
     place = {task: index for index, task in enumerate(tasks)}
-    arrays, statuses = {name: np.full((len(seeds), len(tasks)), np.nan) for name in COLUMNS + SPOKEN}, Counter()
+    arrays = {name: np.full((len(seeds), len(tasks)), np.nan) for name in COLUMNS + SPOKEN}
+    statuses, levels = Counter(), Counter()
     for row, seed in enumerate(seeds):
         columns = columns_by_seed[seed]
         where = [place[task] for task in columns["task"]]
         for name in arrays.keys() & columns.keys():
             arrays[name][row, where] = columns[name]
         statuses.update(columns.get("status", {}))
-    return Cell(seeds, tasks, arrays, dict(sorted(statuses.items())))
+        levels.update(columns.get("level", {}))
+    return Cell(seeds, tasks, arrays, *(dict(sorted(counts.items())) for counts in (statuses, levels)))
 
 # %% ../nbs/core/70_evaluation.ipynb #216b7ea3
 def gather(
@@ -361,7 +366,8 @@ def summary(
     "Score, tokens and the rest of one row, without any comparison."
     def mean(function): return tidy(np.mean([function(cell) for cell in blocks]))
     values = {column: [cell.arrays[column] for cell in blocks] for column in ("score", "tokens")}
-    statuses = sum((Counter(cell.statuses) for cell in blocks), Counter())
+    statuses, levels = (sum(map(Counter, counts), Counter())
+                        for counts in ([cell.statuses for cell in blocks], [cell.levels for cell in blocks]))
     return {
         "score": mean(lambda cell: cell.mean("score")),
         "score_ci": tidy(interval(bootstrap(values["score"]))),
@@ -375,12 +381,13 @@ def summary(
         "seeds": len(blocks[0].seeds),
         "seed_values": tidy(seed_means(values["score"])),
         "statuses": dict(sorted(statuses.items())),
+        "levels": dict(sorted(levels.items())),
     }
 
 # %% ../nbs/core/70_evaluation.ipynb #8b11c5ff
 KEYS = ("system", "benchmark", "decoding", "score", "score_ci", "tokens", "tokens_ci", "prompt_tokens",
         "tokens_per_message", "turns", "valid_share", "relative_cost", "against", "difference", "difference_ci",
-        "n", "seeds", "seed_values", "statuses", "tokens_ratio", "tokens_ratio_ci", "verdict")
+        "n", "seeds", "seed_values", "statuses", "tokens_ratio", "tokens_ratio_ci", "verdict", "levels")
 
 
 def relative_cost(cells: dict, system: str, benchmark: str, decoding: str) -> float | None:

@@ -12,7 +12,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -27,6 +27,7 @@ class Score:
     "How right an answer is, and how that was found."
     value: float  # 0 to 1
     status: str = "ok"  # ok, unparsed, timeout, memory, unsupported; of code: passed, failed, error too
+    level: str = field(default="", compare=False, repr=False)  # the sandbox that judged, where code was run
 
     def __post_init__(self):
         if not 0 <= self.value <= 1:

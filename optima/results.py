@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['CELL', 'KEPT', 'INK', 'STANDALONE', 'COLOURS', 'OTHER_COLOUR', 'MEASURES', 'COUNTERPARTS', 'NAMES', 'TWINS', 'UNITS',
            'Table', 'table_html', 'format_number', 'format_interval', 'rows_of', 'headline', 'benchmark_words',
-           'row_names', 'about', 'resampled', 'main_table', 'score_table', 'row_cell', 'status_table',
-           'comparison_table', 'finding', 'control_gate', 'Figure', 'draw', 'look', 'empty_axes', 'score_tokens_figure',
-           'plain_ticks', 'score_tokens_words', 'iteration_curves', 'learning_figure', 'draw_curve', 'learning_words',
-           'several', 'model_name', 'provenance', 'published', 'number', 'published_table', 'published_text',
-           'article_values', 'twins_of', 'beside_table', 'percent', 'contrast_table', 'points_text', 'minus_text',
-           'ratio_text', 'not_comparable', 'typical_task', 'stage_keys', 'saved_dialogue']
+           'row_names', 'about', 'resampled', 'unsupported_share', 'main_table', 'score_table', 'row_cell',
+           'status_table', 'comparison_table', 'finding', 'control_gate', 'Figure', 'draw', 'look', 'empty_axes',
+           'score_tokens_figure', 'plain_ticks', 'score_tokens_words', 'iteration_curves', 'learning_figure',
+           'draw_curve', 'learning_words', 'several', 'model_name', 'provenance', 'published', 'number',
+           'published_table', 'published_text', 'article_values', 'twins_of', 'beside_table', 'percent',
+           'contrast_table', 'points_text', 'minus_text', 'ratio_text', 'not_comparable', 'typical_task', 'stage_keys',
+           'saved_dialogue']
 
 # %% ../nbs/core/75_results.ipynb #4959b026
 import csv
@@ -141,6 +142,13 @@ def resampled(rows: list[dict]) -> str:
     return f"intervals resample {counts} seeds, then tasks"
 
 # %% ../nbs/core/75_results.ipynb #446287f7
+def unsupported_share(
+    row: dict,  # from `report_rows`
+) -> float:  # 0 to 1
+    "How many answers no sandbox could judge: they count as not passed."
+    return row["statuses"].get("unsupported", 0) / max(1, sum(row["statuses"].values()))
+
+
 def main_table(
     rows: list[dict],  # from `report_rows`
     decoding: str = "greedy",
@@ -160,6 +168,8 @@ def main_table(
         "valid": lambda row: format_number(row["valid_share"], 3),
         "score of each seed": lambda row: ", ".join(format_number(value) for value in row["seed_values"]),
     }
+    if any(row["levels"] or "unsupported" in row["statuses"] for row in shown):
+        columns["unsupported"] = lambda row: format_number(unsupported_share(row))
     tasks = ", ".join(map(str, sorted({row["n"] for row in shown})))
     if "," in tasks:
         columns["tasks"] = lambda row: str(row["n"])
@@ -194,12 +204,14 @@ def status_table(
     rows: list[dict],  # from `report_rows`
     decoding: str = "greedy",
 ) -> Table:
-    "How the dialogues of each system ended, counted over tasks and seeds."
+    "How the dialogues of each system ended, and which sandbox judged code, counted over tasks and seeds."
     shown = rows_of(rows, decoding)
     statuses = sorted({status for row in shown for status in row["statuses"]})
-    def count(status): return lambda row: str(row["statuses"].get(status, 0))
+    levels = sorted({level for row in shown for level in row["levels"]})
+    def count(kind, name): return lambda row: str(row[kind].get(name, 0))
     columns = row_names(rows)
-    columns |= {status: count(status) for status in statuses}
+    columns |= {status: count("statuses", status) for status in statuses}
+    columns |= {f"judged by {level}": count("levels", level) for level in levels}
     return Table(shown, columns, f"{about(rows)}: how dialogues ended, {decoding} decoding")
 
 # %% ../nbs/core/75_results.ipynb #f36115c8

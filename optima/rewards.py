@@ -45,7 +45,7 @@ def _task_score(
     if not answer.strip():
         return Score(0.0, "unparsed")
     verdict = run_tests(task.code(answer), task.tests, task.entry_point)
-    return Score(float(verdict.passed), verdict.status)
+    return Score(float(verdict.passed), verdict.status, verdict.level)
 
 
 def task_reward(
@@ -109,18 +109,19 @@ class RewardWeights:
 def _terms(
     task: Task, trajectory: Trajectory, weights: RewardWeights, max_tokens: int, question_metric: str, known: dict
 ) -> dict:
-    "All terms of one dialogue's reward, their sum, and the task score's status."
+    "All terms of one dialogue's reward, their sum, the task score's status, and the sandbox that judged."
     place = (task.id, trajectory.answer)
     if place not in known:
         known[place] = _task_score(task, trajectory.answer, question_metric)
     score = known[place]
     terms = {"task": score.value, "efficiency": efficiency_reward(trajectory, max_tokens), "format": format_reward(trajectory)}
-    return {**terms, "total": weights.total(**terms), "status": score.status}
+    judged = {"status": score.status, "level": score.level} if score.level else {"status": score.status}
+    return {**terms, "total": weights.total(**terms), **judged}
 
 
 def rank(
     tasks_by_id: dict[str, Task],
-    trajectories: list[Trajectory],  # their `rewards` are filled: task, efficiency, format, total, status
+    trajectories: list[Trajectory],  # their `rewards` are filled: task, efficiency, format, total, status, and level for code
     weights: RewardWeights = RewardWeights(),
     max_tokens: int = 15_000,  # the article's cap; a dialogue of as many tokens earns nothing for efficiency
     question_metric: str = "exact_match",  # how an answer in words is judged: exact_match or f1

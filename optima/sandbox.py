@@ -24,6 +24,7 @@ from importlib.util import find_spec
 
 from pydantic_monty import CollectString, Monty, MontyCrashedError, MontyError
 
+from . import isolation
 from .errors import OptimaError
 
 # %% ../nbs/core/20_sandbox.ipynb #deff1ce5
@@ -35,23 +36,21 @@ class Verdict:
     "What running a candidate against its tests showed."
     passed: bool  # True only when every assert held
     status: str  # one of `STATUSES`
-    level: str = "monty"  # the sandbox that judged
+    level: str = "monty"  # the sandbox that judged: monty or bubblewrap
     detail: str = ""  # one line for a reader, never part of a score
 
     @classmethod
-    def of(cls, status: str, detail: str = "") -> "Verdict":
-        "The verdict of this level for a status."
-        return cls(status == "passed", status, "monty", " ".join(detail.split())[:300])
+    def of(cls, status: str, detail: str = "", level: str = "monty") -> "Verdict":
+        "The verdict of a level for a status."
+        return cls(status == "passed", status, level, " ".join(detail.split())[:300])
 
 # %% ../nbs/core/20_sandbox.ipynb #b8c311ec
 _pools: dict = {}
 _lock = threading.RLock()
 
 
-def _pool(
-    side: str,  # "tests" or "candidate"
-) -> Monty:
-    "This process's pool for one side, opened at its first use and closed at exit."
+def _pool(side: str) -> Monty:
+    "This process's pool for the tests or the candidate, opened at its first use and closed at exit."
     with _lock:
         if side not in _pools:
             if find_spec("opentelemetry") is None:
@@ -136,10 +135,8 @@ def _with_iterators(code: str) -> str:
 _ATOMS = {int, float, complex, bool, str, bytes, type(None)}
 
 
-def _is_plain(
-    value,  # what arrived from the candidate
-) -> bool:
-    "Whether a value is made of built-in types only, by exact type."
+def _is_plain(value) -> bool:
+    "Whether what arrived is made of built-in types only, by exact type."
     waiting, seen = [value], set()
     while waiting:
         item = waiting.pop()
@@ -159,18 +156,28 @@ _MISSING = (
     (r"No module named '(\w+)", lambda name: name in sys.stdlib_module_names),
     (r"cannot import name '\w+' from '(\w+)", lambda name: name in sys.stdlib_module_names),
     (r"module '(\w+)' has no attribute", lambda name: name in sys.stdlib_module_names),
+    (r"type object '(\w+)' has no attribute '(\w+)'", lambda kind, name: hasattr(getattr(builtins, kind, None), name)),
+    (r"object has no attribute '(__\w+__)'", lambda name: True),
     (r"name '(\w+)' is not defined", lambda name: hasattr(builtins, name)),
     (r"'(\w+)' object has no attribute '(\w+)'", lambda kind, name: hasattr(getattr(builtins, kind, None), name)),
-    (r"monty syntax parser does not yet support|Internal error in monty|in this environment", lambda: True),
+    (r"not yet support|Internal error in monty|in this environment|cannot convert 'list' object to bytes", lambda: True),
 )
 
 
-def _unsupported(
-    message: str,  # an exception's text
-) -> bool:
-    "Whether CPython has what this message says is missing."
+def _unsupported(message: str) -> bool:
+    "Whether CPython has what an exception's text says is missing."
     found = ((re.search(pattern, message), exists) for pattern, exists in _MISSING)
     return any(match and exists(*match.groups()) for match, exists in found)
+
+# %% ../nbs/core/20_sandbox.ipynb #5aeb627d
+_HONOURED = r"(?:init|post_init|new|eq|hash|str|repr|iter|next|contains|setitem|call|enter|exit|neg|pos|invert|abs|round|int|float" \
+            r"|index|r?(?:add|sub|mul|truediv|floordiv|mod|pow|matmul|and|or|xor|lshift|rshift))"
+
+
+def _overlooked(code: str) -> str:
+    "A special name in some code that monty does not honour, or ''."
+    found = re.search(rf"\b__(?!{_HONOURED}__)[a-z_]+?__(?=\s*[(=](?!=))|(?<![.\w])__name__", code)
+    return found[0] if found else ""
 
 # %% ../nbs/core/20_sandbox.ipynb #f7e3f73d
 def _inner(error: BaseException) -> BaseException:
@@ -178,10 +185,8 @@ def _inner(error: BaseException) -> BaseException:
     return error.exception() if isinstance(error, MontyError) else error
 
 
-def _classify(
-    error: BaseException,  # what a feed raised
-) -> Verdict:
-    "What a feed's exception says about the code that ran."
+def _classify(error: BaseException) -> Verdict:
+    "What the exception that a feed raised says about the code that ran."
     inner = _inner(error)
     detail = f"{type(inner).__name__}: {inner}"
     if isinstance(error, MontyCrashedError):
@@ -206,6 +211,9 @@ class _Candidate:
 
     def load(self, code: str) -> None:
         "Define the candidate; what goes wrong is in `stopped`."
+        if name := _overlooked(code):
+            self.stopped = Verdict.of("unsupported", f"monty passes over {name}")
+            return
         try:
             self._timed(f"{_BORDER}{_LAZY}{_with_iterators(code)}\n\n{self.entry_point}\nNone")
         except _HOST_ERRORS as error:
@@ -270,11 +278,11 @@ def _names(node: ast.AST) -> set:
 
 
 @lru_cache(maxsize=4096)
-def _test_program(
+def _test_body(
     tests: str,  # a check function, or bare asserts
     entry_point: str,  # the function under test
 ) -> str:
-    "The tests as one program that ends when all is checked."
+    "The tests as code that ends when all is checked; it needs `candidate` and the entry point."
     if not entry_point.isidentifier():
         raise OptimaError(f"the entry point {entry_point!r} is no function name: correct the task's entry_point")
     try:
@@ -283,17 +291,18 @@ def _test_program(
         raise OptimaError(f"the tests of {entry_point!r} are no Python: {error}; correct the task's tests") from None
     checks = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in body)
     called = any(isinstance(node, ast.Expr) and "check" in _names(node) for node in body)
+    return tests + ("\ncheck(candidate)\n" if checks and not called else "\n")
+
+
+def _test_program(tests: str, entry_point: str) -> str:
+    "The tests as one program for monty."
     across = f"def candidate(*args, _across=_across, **kwargs):\n    return _across(*_border([args, kwargs]))\n" \
              f"{entry_point} = candidate\n"
-    return _BORDER + across + tests + ("\ncheck(candidate)\n" if checks and not called else "\n")
+    return _BORDER + across + _test_body(tests, entry_point)
 
 # %% ../nbs/core/20_sandbox.ipynb #be87c9a0
-def _judge(
-    session,  # the tests' interpreter
-    program: str,  # from `_test_program`
-    candidate: _Candidate,
-) -> Verdict:
-    "Run the tests against a loaded candidate."
+def _judge(session, program: str, candidate: _Candidate) -> Verdict:
+    "Run the tests' program in their interpreter against a loaded candidate."
     try:
         _feed(session, program, external_lookup={"_across": candidate})
         verdict = Verdict.of("passed")
@@ -304,8 +313,13 @@ def _judge(
         verdict = Verdict.of("failed", str(inner)) if failed else _classify(error)
     if candidate.stopped:
         return candidate.stopped
-    if verdict.passed and not candidate.calls:
-        raise OptimaError(f"the tests never call {candidate.entry_point!r}: correct the task's tests")
+    return _called(verdict, candidate.calls, candidate.entry_point)
+
+
+def _called(verdict: Verdict, calls: int, entry_point: str) -> Verdict:
+    "The verdict, unless the tests passed without a call."
+    if verdict.passed and not calls:
+        raise OptimaError(f"the tests never call {entry_point!r}: correct the task's tests")
     return verdict
 
 # %% ../nbs/core/20_sandbox.ipynb #9d370033
@@ -344,6 +358,14 @@ def _ask(question: dict) -> Verdict:
         raise RuntimeError("the sandbox's helper process ended; its error is above")
     return Verdict(**json.loads(line))
 
+# %% ../nbs/core/20_sandbox.ipynb #d513dd87
+def _second(first: Verdict, code: str, tests: str, entry_point: str, timeout: float, memory: int) -> Verdict:
+    "The verdict of the second level, or the first one's and why there is no second."
+    if reason := isolation.missing():
+        return Verdict.of("unsupported", f"{first.detail[:140]}; no second level: {reason}")
+    outcome = isolation.judge(code, _test_body(tests, entry_point), entry_point, timeout, memory)
+    return _called(Verdict.of(outcome.status, outcome.detail, "bubblewrap"), outcome.calls, entry_point)
+
 # %% ../nbs/core/20_sandbox.ipynb #887d6d22
 PATIENCE = 4  # times the limit, for a second try: a busy machine must not cost a right program its verdict
 
@@ -353,6 +375,12 @@ def _judged(program, code, entry_point, timeout, memory) -> Verdict:
         candidate = _Candidate(session, entry_point, timeout)
         candidate.load(code)
         return candidate.stopped or _judge(judge, program, candidate)
+
+
+def _patiently(judge, timeout: float) -> Verdict:
+    "What `judge(timeout)` says, asked again with more time when it ran out of it."
+    verdict = judge(timeout)
+    return verdict if verdict.status != "timeout" else judge(PATIENCE * timeout)
 
 
 def run_tests(
@@ -366,5 +394,6 @@ def run_tests(
     program = _test_program(tests, entry_point)
     if _fork["forked"]:
         return _ask({"code": code, "tests": tests, "entry_point": entry_point, "timeout": timeout, "memory": memory})
-    verdict = _judged(program, code, entry_point, timeout, memory)
-    return verdict if verdict.status != "timeout" else _judged(program, code, entry_point, PATIENCE * timeout, memory)
+    first = _patiently(lambda seconds: _judged(program, code, entry_point, seconds, memory), timeout)
+    if first.status != "unsupported": return first
+    return _patiently(lambda seconds: _second(first, code, tests, entry_point, seconds, memory), timeout)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HOW', 'reward_of', 'by_task', 'best_first', 'best_of_n', 'above_threshold', 'kept_count', 'top_share', 'diverse',
-           'select']
+           'judged', 'select']
 
 # %% ../nbs/core/50_selection.ipynb #1955649e
 import random
@@ -113,6 +113,13 @@ def _at_random(
     return [rng.choice([one for one in group if one.strategy == "none"] or group) for group in groups]
 
 
+def judged(
+    trajectories: list[Trajectory],  # ranked
+) -> list[Trajectory]:
+    "Dialogues whose answer could be judged: an `unsupported` one is no example of anything."
+    return [trajectory for trajectory in trajectories if (trajectory.rewards or {}).get("status") != "unsupported"]
+
+
 HOW = ("reward", "random")
 
 
@@ -128,6 +135,7 @@ def select(
     "The dialogues to train on."
     if how not in HOW:
         raise OptimaError(suggest("selection", how, HOW))
+    trajectories = judged(trajectories)
     chosen = _by_reward(trajectories, threshold, keep_share, diversity, random.Random(f"reward/{seed}"))
     if how == "reward":
         return chosen

@@ -13,7 +13,7 @@ import pytest
 from synthetic import evaluation_key, write_dialogues
 from synthetic import line as made_up
 
-from optima import cli, doctor, launcher, publishing, reading
+from optima import cli, doctor, isolation, launcher, publishing, reading
 from optima.launcher import ARTEFACTS
 from optima.messages import read_jsonl
 from optima.registry import add_line, read_registry
@@ -349,7 +349,7 @@ def test_doctor_names_what_is_bad_and_goes_on(runs, monkeypatch, capsys, tmp_pat
     (checkpoint / "model.safetensors").write_bytes(b"weights")
     write_json(checkpoint / "manifest.json", {"sha256": {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}})
     monkeypatch.setattr(doctor, "CHECKPOINTS", tmp_path / "checkpoints")
-    for name in ("torch_finding", "quantization_finding", "sandbox_finding"):
+    for name in ("torch_finding", "quantization_finding", "sandbox_finding", "isolation_finding"):
         monkeypatch.setattr(doctor, name, lambda: "works")
     monkeypatch.setattr(doctor, "requirements", lambda: ["numpy>=2"])
     monkeypatch.setattr(doctor, "LEAST_MEMORY_GB", 0)
@@ -364,6 +364,14 @@ def test_doctor_names_what_is_bad_and_goes_on(runs, monkeypatch, capsys, tmp_pat
     for words in ("BAD numpy", "BAD not-there is not installed", "BAD sandbox: ZeroDivisionError",
                   "BAD checkpoint toy-base-0: ValueError: model.safetensors is not the file", "4 to mend"):
         assert words in output
+
+
+def test_doctor_says_whether_there_is_a_second_sandbox_and_does_not_mind(monkeypatch):
+    monkeypatch.setattr(isolation, "missing", lambda: "bubblewrap is not installed: install it")
+    assert doctor.tried("second sandbox", doctor.isolation_finding) == (True, (
+        "no second sandbox level: programs that monty cannot run count as unsupported; bubblewrap is not installed: install it"))
+    monkeypatch.setattr(isolation, "missing", lambda: "")
+    assert "judges what monty cannot run" in doctor.isolation_finding()
 
 
 def test_doctor_reads_the_bounds_that_pip_reads():

@@ -63,16 +63,16 @@ def dialogue(task, valid):
 
 def test_columns_count_per_task():
     tasks = [SimpleNamespace(id="a"), SimpleNamespace(id="b")]
-    scores = [SimpleNamespace(value=1, status="passed"), SimpleNamespace(value=0, status="failed")]
+    scores = [SimpleNamespace(value=1, status="passed", level="monty"), SimpleNamespace(value=0, status="failed", level="bubblewrap")]
     columns = evaluation_columns(tasks, [dialogue("a", [True, False]), dialogue("b", [True])], scores)
     assert columns == {"task": ["a", "b"], "score": [1.0, 0.0], "tokens": [12, 12], "prompt_tokens": [40, 40],
                        "turns": [2, 1], "valid": [1, 1], "filler": [0, 0], "acknowledgement": [6, 3],
-                       "status": {"failed": 1, "passed": 1}}
+                       "status": {"failed": 1, "passed": 1}, "level": {"bubblewrap": 1, "monty": 1}}
     json.dumps(columns)
 
 
 def test_columns_refuse_other_order_and_length():
-    score = SimpleNamespace(value=1, status="passed")
+    score = SimpleNamespace(value=1, status="passed", level="monty")
     with pytest.raises(ValueError, match="'b' stands where 'a'"):
         evaluation_columns([SimpleNamespace(id="a")], [dialogue("b", [True])], [score])
     with pytest.raises(ValueError, match="1 tasks, 1 trajectories, 0 scores"):
@@ -173,7 +173,7 @@ def test_compare_with_itself_says_nothing():
 
 def test_rows_have_the_asked_keys_and_order():
     rows = report_rows(synthetic.lines())
-    assert set(ASKED) | {"tokens_ratio", "tokens_ratio_ci", "verdict"} == set(KEYS) and list(KEYS)[:19] == ASKED
+    assert set(ASKED) | {"tokens_ratio", "tokens_ratio_ci", "verdict", "levels"} == set(KEYS) and list(KEYS)[:19] == ASKED
     assert all(tuple(row) == KEYS for row in rows)
     greedy = [row["system"] for row in rows if row["decoding"] == "greedy" and row["benchmark"] == "mean"]
     assert greedy == list(synthetic.SYSTEMS)

@@ -194,3 +194,14 @@ def test_typical_task_and_its_dialogue(tmp_path):
     synthetic.write_dialogues(tmp_path, line)
     dialogue = saved_dialogue(tmp_path, line, "toy_humaneval", task)
     assert dialogue.tokens == tokens and set(dialogue.rewards) == {"task"}
+
+
+def test_the_share_that_no_sandbox_could_judge_and_the_levels_stand_in_the_tables():
+    row = ROWS[0] | {"statuses": {"passed": 6, "unsupported": 2}, "levels": {"bubblewrap": 3, "monty": 5}}
+    plain = ROWS[0] | {"levels": {}}
+    shown = main_table([row])
+    assert shown.cells[1][shown.cells[0].index("unsupported")] == "0.250"
+    assert "unsupported" not in main_table([plain]).columns
+    headings, counts = status_table([row]).cells
+    assert dict(zip(headings, counts)) == {"system": row["system"], "passed": "6", "unsupported": "2",
+                                           "judged by bubblewrap": "3", "judged by monty": "5"}

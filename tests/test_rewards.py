@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from optima import rewards
+from optima import isolation, rewards
 from optima.errors import OptimaError
 from optima.messages import Message, Trajectory
 from optima.metrics import Score
@@ -113,8 +113,10 @@ def test_format_is_the_share_of_valid_messages():
 @pytest.mark.parametrize("answer, wanted", [
     ("x + 8", Score(1.0, "passed")), ("x", Score(0.0, "failed")), ("x / 0", Score(0.0, "error")), ("", Score(0.0, "unparsed")),
     ("[0] * 10**9", Score(0.0, "memory")), ("bytearray(x)", Score(0.0, "unsupported"))])
-def test_code_is_scored_by_its_tests(answer, wanted):
-    assert task_reward(CODE, dialogue(answer)) == wanted
+def test_code_is_scored_by_its_tests(answer, wanted, monkeypatch):
+    monkeypatch.setattr(isolation, "missing", lambda: "switched off")
+    score = task_reward(CODE, dialogue(answer))
+    assert score == wanted and score.level == ("monty" if answer else "")
 
 
 def test_questions_are_scored_by_exact_match_or_by_f1():
@@ -188,7 +190,7 @@ def test_rank_fills_every_term_and_judges_equal_answers_once(monkeypatch):
     rank({"code/1": CODE}, samples, max_tokens=100)
     assert len(judged) == 2
     assert [sample.rewards["task"] for sample in samples] == [1, 1, 0, 1]
-    assert list(samples[0].rewards) == ["task", "efficiency", "format", "total", "status"]
+    assert list(samples[0].rewards) == ["task", "efficiency", "format", "total", "status", "level"]
     assert samples[0].rewards["total"] == pytest.approx(0.5 + 0.3 * 0.85 + 0.2)
     assert samples[2].rewards["status"] == "failed"
 

@@ -8,9 +8,16 @@ import time
 
 import pytest
 
-from optima import sandbox
+from optima import isolation, sandbox
 from optima.errors import OptimaError
 from optima.sandbox import STATUSES, Verdict, run_tests
+
+
+@pytest.fixture(autouse=True)
+def monty_alone(monkeypatch):
+    "These traps are for the first level; tests/test_isolation.py has those for the second, and for both."
+    monkeypatch.setattr(isolation, "missing", lambda: "switched off")
+
 
 TEN = "def check(candidate):\n    assert candidate(2) == 10\n"
 

@@ -186,3 +186,14 @@ def test_without_a_threshold_every_reward_selects_as_many(total):
     made = [earned(f"t/{task}", sample, total(rng), rng.choice(STRATEGIES)) for task in range(96) for sample in range(8)]
     chosen = {how: select(made, threshold=-1.0, keep_share=0.5, seed=0, how=how) for how in ("reward", "random")}
     assert [len({one.task for one in chosen[how]}) for how in chosen] == [48, 48]
+
+
+@pytest.mark.parametrize("how", ["reward", "random"])
+def test_what_no_sandbox_could_judge_is_never_selected(how):
+    for seed in range(5):
+        made = world(seed=seed)
+        for one in made[::2]:
+            one.rewards |= {"status": "unsupported", "total": 1.0}
+        chosen = select(made, threshold=-1, keep_share=1.0, seed=seed, how=how)
+        assert len(chosen) == 40 and {one.rewards.get("status") for one in chosen} == {None}
+        assert select(made[::2], threshold=-1, keep_share=1.0, seed=seed, how=how) == []

@@ -2,16 +2,16 @@
 import pytest
 import torch
 
-from optima import gpu_bench
+from optima import bench_gpu
 from optima.cli import main
 from optima.sizing import SHAPES, Shape
 
-SMALL = gpu_bench.Sizes(shape=Shape(2, 64, 96, 4, 2, 16, 512), tokens=48, steps=3, batches=(1, 3), written=6, context=12, square=128)
+SMALL = bench_gpu.Sizes(shape=Shape(2, 64, 96, 4, 2, 16, 512), tokens=48, steps=3, batches=(1, 3), written=6, context=12, square=128)
 
 
 @pytest.fixture(scope="module")
 def found():
-    return gpu_bench.measure(SMALL)
+    return bench_gpu.measure(SMALL)
 
 
 def test_every_part_is_measured(found):
@@ -20,16 +20,16 @@ def test_every_part_is_measured(found):
         assert set(part["batches"]) == {1, 3}
         assert all(row["tokens_per_second"] > 0 and 0 < row["share_of_ceiling"] < 1 for row in part["batches"].values())
     assert found["what"]["parameters"] == SMALL.shape.parameters and "commit" in found["machine"]
-    assert "QLoRA step of 48 tokens" in gpu_bench.table(found)
+    assert "QLoRA step of 48 tokens" in bench_gpu.table(found)
 
 
 def test_the_ceiling_is_the_slower_of_reading_and_multiplying():
-    sizes, best = gpu_bench.Sizes(), {"bytes_per_second": 1e12, "operations_per_second": 1e14}
-    shape = SHAPES[gpu_bench.MODEL]
-    one = gpu_bench.ideal_rate(sizes, 1, 2.0, best)
+    sizes, best = bench_gpu.Sizes(), {"bytes_per_second": 1e12, "operations_per_second": 1e14}
+    shape = SHAPES[bench_gpu.MODEL]
+    one = bench_gpu.ideal_rate(sizes, 1, 2.0, best)
     assert one == pytest.approx(1e12 / (2 * (shape.linear + shape.vocabulary * shape.width)), rel=0.01)
-    assert gpu_bench.ideal_rate(sizes, 1, 0.56, best) > 2.5 * one
-    assert gpu_bench.ideal_rate(sizes, 4096, 2.0, best | {"bytes_per_second": 1e18}) == pytest.approx(1e14 / (2 * shape.parameters))
+    assert bench_gpu.ideal_rate(sizes, 1, 0.56, best) > 2.5 * one
+    assert bench_gpu.ideal_rate(sizes, 4096, 2.0, best | {"bytes_per_second": 1e18}) == pytest.approx(1e14 / (2 * shape.parameters))
 
 
 def test_without_a_gpu_it_is_one_clear_line(monkeypatch, capsys):
