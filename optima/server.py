@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
 
-from optima.chats import Completion, Engine, Request, encode_conversation, neutralise
+from optima.chats import Completion, Engine, Request, encode_conversation, fitted, neutralise
 from optima.endpoints import Endpoint, Fault, checked_url
 from optima.errors import OptimaError
 from optima.replies import FINISHES, Replies
@@ -83,7 +83,7 @@ class ServerEngine(Engine):
     def question(self, request: Request) -> Question:
         "A request as it is sent; the sampling noise makes another question of the same prompt."
         chat = [{"role": message["role"], "content": neutralise(self.tokenizer, message["content"])}
-                for message in request.messages]
+                for message in fitted(self.tokenizer, request.messages)]
         body = {"messages": chat, "max_tokens": request.max_tokens, "temperature": request.temperature, "top_p": 1.0}
         noise = list(map(int, request.noise)) if request.temperature > 0 else []
         if noise:

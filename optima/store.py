@@ -14,8 +14,8 @@ from pathlib import Path
 from optima.errors import OptimaError
 
 # Raise a number by hand when the results of that stage change: experiments made before are then made again.
-STAGE_VERSIONS = {"generate": 3, "demonstrate": 1, "rank": 1, "select": 2, "train": 3, "evaluate": 3,
-                  "evaluate_iteration": 2, "choose": 2}
+STAGE_VERSIONS = {"generate": 3, "demonstrate": 1, "rank": 2, "select": 3, "train": 3, "evaluate": 4,
+                  "evaluate_iteration": 3, "choose": 3}
 
 SHARDS = "shard-*"
 REASONS = {
