@@ -196,7 +196,7 @@ def test_what_cannot_be_trained_is_refused(base, examples, tmp_path):
     for wrong in ([], [blank], [examples[1], only_first]):
         with pytest.raises(OptimaError):
             train_adapter(base, wrong, tmp_path / "a", **SETTINGS)
-    with pytest.raises(OptimaError, match="nf4, none"):
+    with pytest.raises(OptimaError, match="nf4, nf4_double, none"):
         train_adapter(base, examples, tmp_path / "a", **SETTINGS, quantization="int3")
     with pytest.raises(OptimaError, match="adapter_model.safetensors"):
         train_adapter(base, examples, tmp_path / "a", **SETTINGS, start_adapter=tmp_path)
