@@ -14,7 +14,8 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from optima.chats import Completion, Engine, encode_conversation
-from optima.engines import LocalEngine, choose, load_model, uniforms
+from optima.engines import LocalEngine, choose, uniforms
+from optima.loading import load_model
 from optima.loop import PROMPTS
 from optima.registry import machine
 from optima.scheduler import Dialogue, run_dialogues

@@ -11,8 +11,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from optima.chats import Request
-from optima.engines import LocalEngine, load_model
+from optima.engines import LocalEngine
 from optima.errors import OptimaError
+from optima.loading import load_model
 from optima.registry import machine
 from optima.sizing import BYTES, GIB, SHAPES, Shape
 from optima.toymodels import make_tokenizer

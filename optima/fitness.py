@@ -27,7 +27,7 @@ def gpu() -> tuple[str, float] | None:
 
 def device_findings(settings: Settings, card: tuple[str, float] | None) -> Iterator[Finding]:
     "The GPU, and the type in which it generates."
-    from optima.engines import fitting_dtype
+    from optima.loading import fitting_dtype
 
     if card is None:
         yield False, "no GPU is seen; this preset's models need one: its CUDA driver and a CUDA build of torch"

@@ -50,7 +50,8 @@ def tokenizer_digest(model: Path) -> str:
 # %% ../nbs/core/65_loop.ipynb #56e82cd3
 def local_engine(team):
     "The engine that loads a team's model here; adapters are merged into the full-precision base."
-    from optima.engines import LocalEngine, load_model
+    from optima.engines import LocalEngine
+    from optima.loading import load_model
     adapter = team.adapter.folder / "adapter" if team.adapter else None
     model, tokenizer = load_model(team.base, adapter=adapter, dtype=team.settings.dtype)
     return LocalEngine(model, tokenizer, batch_size=team.settings.batch_size)
@@ -58,7 +59,7 @@ def local_engine(team):
 
 def server_engine(team):
     "The engine that asks a team's servers, and counts with the student's tokenizer."
-    from optima.engines import load_tokenizer
+    from optima.loading import load_tokenizer
     from optima.server import Budget, ServerEngine
     settings = team.settings
     budget = Budget(settings.budget_tokens, settings.budget_money, settings.price_in, settings.price_out)
@@ -135,7 +136,7 @@ def run_shard(team: Team, dialogues: list[Dialogue], seed: int, temperature: flo
 # %% ../nbs/core/65_loop.ipynb #b6af8ced
 def in_students_tokens(trajectories: list[Trajectory], teacher: Path, student: Path) -> list[Trajectory]:
     "A teacher's dialogues as the student's tokenizer reads them; untouched where the two tokenizers agree."
-    from optima.engines import load_tokenizer
+    from optima.loading import load_tokenizer
     theirs, ours = load_tokenizer(teacher), load_tokenizer(student)
     if theirs.get_vocab() == ours.get_vocab() and theirs.chat_template == ours.chat_template: return trajectories
     for message in (message for trajectory in trajectories for message in trajectory.messages):
@@ -205,7 +206,7 @@ def demonstrate(store: Store, settings: Settings, benchmark: str) -> Stage:
     stage = store.stage("demonstrate", talk_settings(settings, tasks), inputs=[tokenizer_digest(student)])
 
     def build(folder):
-        from optima.engines import load_tokenizer
+        from optima.loading import load_tokenizer
         started, tokenizer = perf_counter(), load_tokenizer(student)
         def encode(text): return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
         done = [perfect_dialogue(task, settings.paradigm, encode) for task in tasks]

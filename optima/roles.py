@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .caches import PrefixStore
 from .chats import Completion, Engine, Request
-from .engines import LocalEngine, PrefixStore, load_model
+from .engines import LocalEngine
 from .errors import OptimaError
+from .loading import load_model
 
 # %% ../nbs/core/33_roles.ipynb #358943e4
 def role_of(

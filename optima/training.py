@@ -22,8 +22,9 @@ from pathlib import Path
 from time import perf_counter
 
 from .chats import encode_conversation
-from .engines import keep_freed_memory, load_tokenizer, portions, source
+from .engines import portions
 from .errors import OptimaError, suggest
+from .loading import keep_freed_memory, load_tokenizer, source
 from .messages import Trajectory
 
 # %% ../nbs/core/60_training.ipynb #38e91777

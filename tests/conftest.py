@@ -2,6 +2,8 @@
 import os
 import signal
 
+import pytest
+
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: tests that send it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -9,3 +11,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    "torch with one thread, whatever the machine has."
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from optima import bench
-from optima.engines import LocalEngine, load_model
+from optima.engines import LocalEngine
+from optima.loading import load_model
 from optima.settings import load_settings, toy_base
 
 

@@ -11,9 +11,11 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from optima.caches import layout_of
 from optima.chats import Completion, Engine, Request, ScriptedEngine, encode_conversation, neutralise
-from optima.engines import LocalEngine, choose, layout_of, load_model, portions, uniforms
+from optima.engines import LocalEngine, choose, portions, uniforms
 from optima.errors import OptimaError
+from optima.loading import load_model
 
 WORDS = ["<unk>", "<pad>", "<system>", "<user>", "<assistant>", "<end>", *"0123456789abcdefghijklmnopqrstuvwxyz"]
 TEMPLATE = (

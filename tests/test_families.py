@@ -5,8 +5,9 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from optima.chats import Request, encode_conversation, fitted
-from optima.engines import LocalEngine, fitting_dtype, load_model, source
+from optima.engines import LocalEngine
 from optima.errors import OptimaError
+from optima.loading import fitting_dtype, load_model, source
 from optima.messages import Message, Trajectory
 from optima.training import examples_of, train_adapter
 
@@ -53,15 +54,8 @@ FAMILIES = {  # name: architecture, what its configuration adds, template
     "mistral_sliding": ("Mistral", {"sliding_window": 64}, MISTRAL),
 }
 SPECIAL = ["<s>", "<|turn|>", "<|head|>", "<|tail|>", "<|start|>", "<|inst|>", "<|/inst|>", "<|think|>", "<|/think|>"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 each_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_tokenizer(template):
@@ -174,7 +168,7 @@ def test_the_type_is_chosen_by_what_the_device_has(device, bfloat16, expected, m
 
 
 def test_the_type_and_its_reason_are_logged(folders, caplog):
-    with caplog.at_level("INFO", logger="optima.engines"):
+    with caplog.at_level("INFO", logger="optima.loading"):
         load_model(folders("llama3"))
         load_model(folders("llama3"), dtype="bfloat16")
     said = [record.getMessage() for record in caplog.records]

@@ -58,7 +58,7 @@ def shuffled_teacher(tmp_path_factory):
     "The base with its words numbered otherwise: it says the same, in other token ids."
     import torch
 
-    from optima.engines import load_model
+    from optima.loading import load_model
     from optima.toymodels import SPECIAL
     folder = tmp_path_factory.mktemp("teacher") / "base"
     model, tokenizer = load_model(BASE)

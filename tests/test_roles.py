@@ -4,8 +4,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from optima.chats import Request
-from optima.engines import LocalEngine, load_model
+from optima.engines import LocalEngine
 from optima.errors import OptimaError
+from optima.loading import load_model
 from optima.paradigms import Prompts
 from optima.roles import RoleEngine, role_of
 from optima.scheduler import Dialogue, run_dialogues

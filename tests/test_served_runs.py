@@ -16,8 +16,9 @@ from stub_server import StubServer
 
 from optima import cli
 from optima.chats import Request
-from optima.engines import LocalEngine, load_model
+from optima.engines import LocalEngine
 from optima.errors import OptimaError
+from optima.loading import load_model
 from optima.loop import student, teacher
 from optima.messages import read_jsonl
 from optima.registry import read_registry

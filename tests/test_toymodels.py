@@ -53,7 +53,8 @@ def test_the_shipped_tokenizer_is_the_one_that_the_chapter_makes(folder):
 
 @lru_cache
 def engine_of(folder):
-    from optima.engines import LocalEngine, load_model
+    from optima.engines import LocalEngine
+    from optima.loading import load_model
     return LocalEngine(*load_model(folder), batch_size=128)
 
 
