@@ -31,6 +31,8 @@ from optima.evaluation import (
     summary,
     system_order,
 )
+
+# %% ../nbs/core/77_artefacts.ipynb #eacf7aa4
 from optima.results import (
     INK,
     MEASURES,

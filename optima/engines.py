@@ -341,7 +341,7 @@ def _rows(self: LocalEngine, requests, follow):
         else: asked += follow(row.request, Completion("", [], len(row.context), True, 0))
     return rows
 
-
+# %% ../nbs/core/30_engines.ipynb #3bb61d7e
 @patch
 def converse(
     self: LocalEngine,
