@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from .errors import OptimaError, suggest
+from .marks import MARKED, check_marked, read_marked
 
 # %% ../nbs/core/05_messages.ipynb #7b8bab5e
 TEXT = {"type": "string"}
@@ -82,11 +83,12 @@ def violations(
 
 
 def check(
-    role: str,  # the speaker's role, a key of `SCHEMAS`
+    role: str,  # the speaker's, a key of `SCHEMAS` or one of `MARKED`
     content: str,  # the whole text of the message
 ) -> list[str]:  # one line per violation, [] when the message is valid
-    "What in a message breaks its role's schema; the whole text must be one JSON object."
-    if role not in SCHEMAS: raise OptimaError(suggest("role", role, SCHEMAS))
+    "What in a message breaks its role's schema; the whole text must be one JSON object, or free text with a mark."
+    if role in MARKED: return check_marked(content)
+    if role not in SCHEMAS: raise OptimaError(suggest("role", role, (*SCHEMAS, *MARKED)))
     try: value = json.loads(content)
     except (ValueError, RecursionError): return ["the message is not one JSON object"]
     return violations(value, SCHEMAS[role])
@@ -190,7 +192,7 @@ def _as_list(value):
 class Message:
     "One turn of one agent; its fields are read from the content, once."
     speaker: str  # the agent's name, such as executor_2
-    role: str  # a key of `SCHEMAS`
+    role: str  # a key of `SCHEMAS`, or one of `MARKED`
     content: str  # the text as it was generated
     prompt: str = field(default="", repr=False)  # the new user text that the speaker answered
     token_ids: list[int] = field(default_factory=list, repr=False)  # generated ids, end of turn included unless cut
@@ -200,7 +202,7 @@ class Message:
     token_count: int | None = None  # only where token_source is reported: a count without ids
 
     @cached_property
-    def fields(self) -> dict: return parse(self.content)
+    def fields(self) -> dict: return (read_marked if self.role in MARKED else parse)(self.content)
     @cached_property
     def valid(self) -> bool: return not check(self.role, self.content)
     @property
@@ -387,7 +389,7 @@ def _outside_message(data, name, prompt, encode):
     ids, count = list(data.get("token_ids") or ()), data.get("token_count")
     source = data.get("token_source", "engine") if ids else "tokenizer" if encode else "reported"
     if not ids and encode: ids, count = list(encode(content)), None
-    return Message(name, role if role in SCHEMAS else "single", content, data.get("prompt", prompt), ids,
+    return Message(name, role if role in (*SCHEMAS, *MARKED) else "single", content, data.get("prompt", prompt), ids,
                    int(data.get("prompt_tokens") or 0), bool(data.get("cut", False)), source,
                    None if ids or count is None else int(count))
 

@@ -169,14 +169,15 @@ def run_dialogues(
     width: int = 256,  # dialogues that are alive together
     on_done: Callable[[Trajectory], None] | None = None,  # called as each dialogue ends
     executors: int = 2,  # multi_step: how many executors
-    max_rounds: int = 5,  # debate: most rounds of criticism
+    agents: int = 2,  # exchange and solver_critic: how many agents
+    max_rounds: int = 5,  # debate: most rounds of criticism; exchange and solver_critic: most turns of each agent
     max_steps: int = 6,  # multi_step: most steps of a plan
     tools: dict | None = None,  # multi_step: name -> function from text to text
 ) -> list[Trajectory]:  # in the order given
     "Hold every dialogue."
     if width < 1:
         raise OptimaError(f"width={width}: at least one dialogue must be alive at a time")
-    options = {"executors": executors, "max_rounds": max_rounds, "max_steps": max_steps, "tools": tools}
+    options = {"executors": executors, "agents": agents, "max_rounds": max_rounds, "max_steps": max_steps, "tools": tools}
     settings = {"seed": seed, "temperature": temperature, "max_tokens": max_message_tokens}
     schedule = Schedule(engine, _open(dialogues, prompts, options)[::-1], settings, width, on_done)
     converse = getattr(engine, "converse", None) or partial(Engine.converse, engine)
