@@ -16,7 +16,6 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from optima.chats import Completion, Engine, encode_conversation
 from optima.engines import LocalEngine, choose, uniforms
 from optima.loading import load_model
-from optima.loop import PROMPTS
 from optima.registry import machine
 from optima.scheduler import Dialogue, run_dialogues
 from optima.settings import Settings, load_settings, toy_base
@@ -31,6 +30,7 @@ from optima.training import (
     train_with_trl,
     with_adapter,
 )
+from optima.wording import prompts_of
 
 FLOORS = {"vs_one_by_one": 20, "vs_lockstep": 1.8, "sft_vs_bare_loop": 1.2}
 AIMS = {"vs_one_by_one": 30, "vs_lockstep": 2.5, "sft_vs_bare_loop": 1.0}
@@ -118,7 +118,7 @@ def prepare(settings: Settings, threads: int, together):
 def talk(settings: Settings, engine, dialogues: list[Dialogue], width: int) -> list:
     "Hold dialogues as a generate stage does."
     return run_dialogues(
-        dialogues, engine, PROMPTS[settings.prompts], seed=settings.seed, temperature=settings.temperature,
+        dialogues, engine, prompts_of(settings.prompts), seed=settings.seed, temperature=settings.temperature,
         max_message_tokens=settings.max_message_tokens, width=width, executors=settings.executors,
         max_rounds=settings.max_rounds, max_steps=settings.max_steps,
     )  # fmt: skip

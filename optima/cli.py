@@ -136,7 +136,7 @@ def run(chosen) -> int:
     system = chosen.system or ("untrained_debate" if overrides.get("engine") == "server" else "optima_debate")
     settings = load_settings(system, chosen.preset, chosen.seed, overrides)
     with Store(chosen.runs).lock():
-        from optima.loop import run_experiment
+        from optima.experiments import run_experiment
         line = run_experiment(settings, Path(chosen.runs))
     print_tables([line])
     return 0

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 PAGES = ("papermill", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "pandas", "matplotlib.figure",
          "optima.artefacts")
-MODELS = ("torch", "optima.engines", "transformers.models.llama.modeling_llama", "optima.loop", "optima.sandbox")
+MODELS = ("torch", "optima.engines", "transformers.models.llama.modeling_llama", "optima.experiments", "optima.sandbox")
 TRAINING = ("peft", "bitsandbytes", "datasets", "optima.training", "trl.trainer.sft_trainer")
 DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # a driver that an import has woken does not survive a fork
 MESSAGE = 1 << 20  # bytes

@@ -16,8 +16,9 @@ from optima.errors import OptimaError, suggest
 from optima.kernels import Ordered, Warmed
 from optima.progress import FILE, Progress
 from optima.registry import cores, read_registry
-from optima.settings import ABLATIONS, SYSTEMS, Settings, load_settings, model_digest
+from optima.settings import Settings, load_settings, model_digest
 from optima.store import digest, make_folder
+from optima.systems import ABLATIONS, SYSTEMS
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "nbs" / "reproduce"

@@ -1,55 +1,26 @@
 "What an experiment is made of: a system, a preset, a seed, and every setting by name."
-import math
 import os
 import re
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
-from optima.endpoints import checked_url
+from optima.checks import BOUNDS, CHOICES, check_bounds, check_choice, check_names, check_together
 from optima.errors import OptimaError, suggest
-from optima.store import STAGE_VERSIONS, digest, folder_digest, folder_files
+from optima.store import PAPER_VERSIONS, STAGE_VERSIONS, digest, folder_digest, folder_files
+from optima.systems import ABLATIONS, METHODS, PAPER, PAPER_ABLATIONS, SYSTEMS
 
 PRESETS = Path(__file__).parent / "presets"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 NOT_IN_PRESETS = ("system", "preset", "seed")
 MODELS = ("base", "teacher")
+SHIPPED = {"toy": "toy-base", "toy_paper": "toy-paper-base"}  # what a base may be called -> its checkpoints, one for each seed
 FOLDERS = (*MODELS, "model", "data")  # settings that may hold a path of one machine
 ASKING = ("engine", "base_url", "model", "teacher_url", "concurrency", "key_variable", "budget_tokens", "budget_money",
           "price_in", "price_out")  # what only a server needs: of these, whom it asks decides results, and not where
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # owner/name, or owner/name@revision
-
-SYSTEMS: dict[str, dict] = {
-    "single": {"paradigm": "single", "iterations": 0},
-    "untrained_debate": {"paradigm": "debate", "iterations": 0},
-    "untrained_multi_step": {"paradigm": "multi_step", "iterations": 0},
-    "terse_debate": {"paradigm": "debate", "iterations": 0, "evaluation_strategy": "best"},
-    "terse_multi_step": {"paradigm": "multi_step", "iterations": 0, "evaluation_strategy": "best"},
-    "teacher_single": {"paradigm": "single", "iterations": 0, "team": "teacher"},
-    "teacher_debate": {"paradigm": "debate", "iterations": 0, "team": "teacher"},
-    "optima_debate": {"paradigm": "debate"},
-    "optima_multi_step": {"paradigm": "multi_step"},
-    "random_selection_debate": {"paradigm": "debate", "selection": "random"},
-    "random_selection_multi_step": {"paradigm": "multi_step", "selection": "random"},
-    "ceiling_debate": {"paradigm": "debate", "mode": "demonstrations"},
-    "ceiling_multi_step": {"paradigm": "multi_step", "mode": "demonstrations"},
-}
-
-ABLATIONS: dict[str, dict] = {  # rows beside `full`, on the benchmarks of `ablation_benchmarks`
-    "full": {},
-    "without_efficiency": {"efficiency_weight": 0.0},
-    "without_format": {"format_weight": 0.0},
-    "without_task": {"task_weight": 0.0},
-    "without_iteration": {},  # one iteration with the training steps of all: see `at_once`
-    "without_teacher": {"mode": "self"},
-    "random_selection": {"selection": "random"},
-    "efficiency_0.1": {"efficiency_weight": 0.1},
-    "efficiency_0.6": {"efficiency_weight": 0.6},
-    "efficiency_1.2": {"efficiency_weight": 1.2},
-}
-SYSTEMS |= {name: {"paradigm": "multi_step"} | changes for name, changes in ABLATIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -112,6 +83,36 @@ class Settings:
     threads: int = 1  # of one experiment
     dtype: str = "float32"  # in which the model generates
 
+    method: str = "isft"  # supervised fine-tuning, "idpo" preferences from trees of turns, or "isft_dpo", the two in turn
+    reward: str = "sum"  # the article's weighted sum, or the "paper"'s R
+    token_weight: float = 0.6  # lambda_token, of the tokens' share in the paper's R
+    loss_weight: float = 1.0  # lambda_loss, of the readability in the paper's R
+    samples: int = 0  # dialogues per task, in iteration 1 under strategies drawn at random, later under none; 0: see `strategies`
+    agents: int = 2  # of an exchange, or of a solver and its critics
+    adapters: str = "shared"  # one adapter for all agents, or one "per_role"
+    tree_tasks: int = 32  # of each benchmark, in an iteration that grows trees
+    expansions: int = 8  # of a tree
+    rollouts: int = 3  # dialogues of each expansion
+    pilot_dialogues: int = 100  # whose lengths scale the token term in trees
+    pilot_percentile: float = 85.0  # of those lengths
+    pairs: str = "all"  # of siblings, or the "best_worst" one of each parent
+    pair_threshold: float = 0.4  # the better turn of a pair is worth more
+    pair_difference: float = 0.2  # and by more than this
+    pair_share: float = 0.5  # of a tree's pairs
+    beta: float = 0.1  # of DPO: how far the team may move from where it stood
+    nll_weight: float = 1.0  # alpha, of the chosen turn's own loss; 0 is plain DPO
+    preference_steps: int = 16  # optimiser steps on pairs per iteration
+    preference_rate: float = 1e-3  # their peak learning rate
+    batch_pairs: int = 32  # pairs per optimiser step
+    one_model: bool = False  # while trees grow, keep the base or the team in memory, not both
+    votes: int = 8  # samples per task of the decoding "vote"
+    vote_temperature: float = 0.5
+    scaling: bool = False  # sample the first evaluation tasks many times, for curves of self-consistency
+    scaling_tasks: int = 100
+    scaling_samples: int = 16  # samples of each
+    transfer: bool = False  # evaluate each team on the other benchmarks of its paradigm, too
+    by: dict = field(default_factory=dict, hash=False)  # what differs by paradigm, method or benchmark: name -> settings
+
     engine: str = "local"  # who generates for a team that is not trained: the "local" engine, or a "server"
     base_url: tuple[str, ...] = ()  # the team's servers, such as "http://127.0.0.1:8000/v1"; they share the load
     model: str = ""  # the team's model by its name there; none: `base`, which counts the tokens in any case
@@ -132,11 +133,14 @@ class Settings:
         check_names(self)
 
     def to_dict(self) -> dict:
+        "The settings as JSON values, without the paper's where they are at their defaults."
+        unused = [name for name in SINCE if getattr(self, name) == DEFAULTS[name]]  # older experiments keep their keys
+        return {name: value for name, value in self.values().items() if name not in unused}
+
+    def values(self) -> dict:
         "All settings as JSON values; a folder by its name only and no address, for both belong to one machine."
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        if not self.data:
-            del values["data"]  # so that experiments from before the setting keep their keys
-        values |= {name: folder_name(values[name]) for name in FOLDERS if name in values}
+        values |= {name: folder_name(values[name]) for name in FOLDERS}
         return {name: value for name, value in values.items() if name not in ASKING} | self.asked(values["model"])
 
     def asked(self, model: str) -> dict:
@@ -146,13 +150,24 @@ class Settings:
 
     def pick(self, *names: str) -> dict:
         "Some settings as JSON values: what one stage depends on."
-        values = self.to_dict()
+        values = self.values()
         return {name: values[name] for name in names}
+
+    def on(self, benchmark: str, passages: bool) -> "Settings":
+        "The settings of one benchmark: its paradigm, by whether its tasks have passages, and what differs there."
+        paradigm = self.paradigm
+        if paradigm == "by_task":
+            paradigm = "exchange" if passages else "solver_critic"
+        changes = {}
+        for name in (paradigm, self.method, benchmark):
+            table = self.by.get(name, {})
+            changes |= {key: value for key, value in table.items() if not isinstance(value, dict)} | table.get(self.method, {})
+        return replace(self, **(changes | {"paradigm": paradigm, "by": {}}))
 
     @property
     def base_folder(self) -> Path:
         "The student's model folder; seeds go round the shipped toy checkpoints."
-        return toy_base(self.seed) if self.base == "toy" else Path(self.base)
+        return toy_base(self.seed, SHIPPED[self.base]) if self.base in SHIPPED else Path(self.base)
 
     @property
     def teacher_folder(self) -> Path:
@@ -180,129 +195,14 @@ class Settings:
             content["model"] = model_digest(self.team_model)
         if found := data_content(self.benchmarks, self.data):
             content["data"] = found
-        return digest({"settings": self.to_dict() | content, "versions": STAGE_VERSIONS})
+        versions = STAGE_VERSIONS | (PAPER_VERSIONS if self.reward == "paper" or self.system in PAPER else {})
+        return digest({"settings": self.to_dict() | content, "versions": versions})
 
 
-CHOICES = {
-    "paradigm": ("single", "debate", "multi_step"),
-    "mode": ("self", "teacher", "demonstrations"),
-    "team": ("student", "teacher"),
-    "prompts": ("toy", "english"),
-    "question_metric": ("exact_match", "f1"),
-    "selection": ("reward", "random"),
-    "quantization": ("nf4", "nf4_double", "none"),
-    "evaluation_split": ("development", "evaluation"),
-    "dtype": ("auto", "float32", "bfloat16", "float16"),
-    "engine": ("local", "server"),
-}
-
-MANY = float("inf")
-BOUNDS = {
-    "seed": (0, MANY), "iterations": (0, MANY), "temperature": (0, MANY), "threshold": (-MANY, 1), "keep_share": (0, 1),
-    "budget_tokens": (0, MANY), "budget_money": (0, MANY), "price_in": (0, MANY), "price_out": (0, MANY),
-    "task_weight": (0, MANY), "efficiency_weight": (0, MANY), "format_weight": (0, MANY), "learning_rate": (0, 1),
-    **dict.fromkeys(("tasks_per_iteration", "max_rounds", "max_steps", "executors", "max_message_tokens",
-                     "max_acceptable_tokens", "lora_rank", "lora_alpha", "training_steps", "batch_dialogues",
-                     "micro_batch", "evaluation_tasks", "iteration_tasks", "development_tasks", "batch_size", "shard_dialogues", "threads", "concurrency"), (1, MANY)),
-}
-
-
-def check_choice(settings: Settings, name: str, choices: tuple):
-    "Refuse a word that a setting does not know."
-    if getattr(settings, name) not in choices:
-        raise OptimaError(suggest(f"value of {name}:", getattr(settings, name), choices))
-
-
-def check_bounds(settings: Settings, name: str, least: float, most: float):
-    "Refuse a number out of its range."
-    value = getattr(settings, name)
-    if not (math.isfinite(value) and least <= value <= most):
-        finite = [f"{word} {bound}" for word, bound in (("at least", least), ("at most", most)) if math.isfinite(bound)]
-        raise OptimaError(f"{name} = {value!r}: expected a number, {' and '.join(finite)}")
-
-
-def check_together(settings: Settings):
-    "Refuse what is wrong only in company."
-    for name in ("mode", "team"):
-        if getattr(settings, name) == "teacher" and not settings.teacher:
-            raise OptimaError(f'{settings.system}: {name} = "teacher" needs a teacher: --set teacher=PATH, a model folder, '
-                              "or --teacher URL --teacher-model NAME")
-    if settings.team == "teacher" and settings.iterations:
-        raise OptimaError(f'team = "teacher" is evaluated only: iterations = {settings.iterations}, expected 0')
-    check_best(settings)
-    check_servers(settings)
-    for name in ("benchmarks", "strategies", "decodings"):
-        if not getattr(settings, name):
-            raise OptimaError(f"{name} is empty; name at least one")
-    for name in settings.decodings:
-        if name not in ("greedy", "sampled"):
-            raise OptimaError(suggest("decoding", name, ("greedy", "sampled")))
-    if not settings.keep_share:
-        raise OptimaError("keep_share = 0 keeps nothing to train on; expected a number above 0 and at most 1")
-    if not settings.task_weight + settings.efficiency_weight + settings.format_weight > 0:
-        raise OptimaError("task_weight, efficiency_weight and format_weight are all 0; leave one above 0")
-
-
-def check_best(settings: Settings):
-    "Refuse to choose a strategy for a team that is trained, or from no candidate."
-    if settings.evaluation_strategy != "best":
-        return
-    if settings.iterations:
-        raise OptimaError('evaluation_strategy = "best" is for teams that are not trained: '
-                          f"iterations = {settings.iterations}, expected 0")
-    if not settings.candidates:
-        raise OptimaError('evaluation_strategy = "best" has nothing to choose from: strategies names only "none"')
-
-
-def check_servers(settings: Settings):
-    "Refuse addresses that are none, and a server where it would be asked in vain or could not be trained."
-    for name in ("base_url", "teacher_url"):
-        for url in getattr(settings, name):
-            checked_url(name, url)
-    served = settings.engine == "server"
-    if served and not settings.base_url:
-        raise OptimaError('engine = "server" needs base_url = ["http://HOST:PORT/v1"] (--base-url)')
-    if served and settings.iterations:
-        raise OptimaError(f"engine = \"server\": {settings.system} trains its team, and what a server holds cannot be trained "
-                          "here; take an untrained system such as untrained_debate, or put the teacher on a server (--teacher URL)")
-    if served and settings.team == "teacher" and not settings.teacher_url:
-        raise OptimaError(f'engine = "server" is the student\'s, and {settings.system} asks the teacher: give --teacher URL')
-    if not served and (settings.base_url or settings.model):
-        raise OptimaError('base_url and model are for engine = "server" (--engine server); the local engine loads base')
-    if settings.teacher_url and not settings.teacher:
-        raise OptimaError("teacher_url needs teacher = \"NAME\", the model's name there (--teacher-model)")
-    if settings.budget_money and not settings.price_in + settings.price_out:
-        raise OptimaError("budget_money needs price_in and price_out, the money that a million tokens cost")
-
-
-def strategy_names(prompts: str) -> list[str]:
-    "The strategies that the prompts have a text for."
-    if prompts == "toy":
-        from optima.toyworld import TOY_PROMPTS
-        return list(TOY_PROMPTS["strategies"])
-    from optima.paradigms import ENGLISH
-    return list(ENGLISH.strategies)
-
-
-def check_names(settings: Settings):
-    "Refuse a strategy that the prompts have no text for, and a benchmark that nobody registered."
-    from optima.tasks import benchmark_names
-
-    strategies = strategy_names(settings.prompts)
-    for name, words, choices in (("strategies", settings.strategies, strategies),
-                                 ("evaluation_strategy", [settings.evaluation_strategy], [*strategies, "best"]),
-                                 ("benchmarks", settings.benchmarks, benchmark_names()),
-                                 ("ablation_benchmarks", settings.ablation_benchmarks, benchmark_names())):
-        for word in words:
-            if word not in choices:
-                prompts = f" under {settings.prompts} prompts" if "strateg" in name else ""
-                raise OptimaError(suggest(f"value of {name}{prompts}:", word, choices))
-
-
-def toy_base(seed: int) -> Path:
+def toy_base(seed: int, name: str = "toy-base") -> Path:
     "The shipped toy checkpoint for a seed: seeds go round as many as are shipped."
-    shipped = sorted(CHECKPOINTS.glob("toy-base-[0-9]*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
-    return shipped[seed % len(shipped)] if shipped else CHECKPOINTS / "toy-base-0"
+    shipped = sorted(CHECKPOINTS.glob(f"{name}-[0-9]*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    return shipped[seed % len(shipped)] if shipped else CHECKPOINTS / f"{name}-0"
 
 
 def model_digest(model: Path | str) -> str:
@@ -334,7 +234,7 @@ def find_model(
     folder: Path,  # what a relative path starts from
 ) -> str:  # an absolute path, a hub name, "toy" or nothing
     "Where a model lies; a folder that is not there is an OptimaError."
-    if value in ("", "toy"):
+    if value in ("", "toy") or name == "base" and value in SHIPPED:
         return value
     path = Path(folder, os.path.expanduser(value)).resolve()
     if (path / "config.json").is_file():
@@ -357,7 +257,9 @@ def find_data(where: str, value: str, folder: Path) -> str:
 
 
 TYPES = get_type_hints(Settings)
-WORDS = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
+WORDS = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
+DEFAULTS = {one.name: one.default if one.default is not MISSING else {} for one in fields(Settings) if one.name != "system"}
+SINCE = ("data", *list(DEFAULTS)[list(DEFAULTS).index("method"):list(DEFAULTS).index("by") + 1])  # settings that came after the first published runs
 
 
 def in_words(kind) -> str:
@@ -389,10 +291,30 @@ def checked(
         if name not in known:
             raise OptimaError(f"{where}: {suggest('setting', name, known)}")
     values = {name: convert(where, name, value) for name, value in values.items()}
+    if "by" in values:
+        values["by"] = {name: checked_table(where, name, table, folder) for name, table in values["by"].items()}
     if "data" in values:
         values["data"] = find_data(where, values["data"], folder)
     named = ("teacher",) if values.get("teacher_url") else ()  # at a server, not in a folder
     return values | {name: find_model(where, name, values[name], folder) for name in MODELS if name in {*values} - {*named}}
+
+
+def checked_table(where: str, name: str, table: dict, folder: Path) -> dict:
+    "What differs by one paradigm, method or benchmark; a table in it is a method's, there."
+    from optima.tasks import benchmark_names
+
+    known = (*CHOICES["paradigm"], *METHODS, *benchmark_names())
+    if name not in known:
+        raise OptimaError(f"{where}: {suggest('paradigm, method or benchmark', name, known)}")
+    if not isinstance(table, dict):
+        raise OptimaError(f"{where}: by.{name} = {table!r}: expected a table of settings")
+    inner = {key: value for key, value in table.items() if isinstance(value, dict)}
+    for key in inner:
+        if key not in METHODS:
+            raise OptimaError(f"{where}: by.{name}: {suggest('method', key, METHODS)}")
+    outer = {key: value for key, value in table.items() if key not in inner}
+    return checked(f"{where}: by.{name}", outer, folder) | {
+        key: checked(f"{where}: by.{name}.{key}", value, folder) for key, value in inner.items()}
 
 
 def preset_names() -> list[str]:
@@ -400,13 +322,18 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
-def read_preset(preset: str) -> dict:
-    "The values of a preset: a shipped name, or a path to a TOML file."
+def read_preset(
+    preset: str,  # a shipped name, or a path to a TOML file
+    paper: bool = False,  # with those that the paper's systems have instead: its table [paper]
+) -> dict:
+    "The values of a preset."
     path = Path(preset) if str(preset).endswith(".toml") else PRESETS / f"{preset}.toml"
     if not path.is_file():
         raise OptimaError(suggest("preset", preset, preset_names()) + "; or give the path of a .toml file")
     try:
-        return checked(path.name, tomllib.loads(path.read_text(encoding="utf-8")), path.parent)
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        papers = checked(f"{path.name} [paper]", values.pop("paper", {}), path.parent)
+        return checked(path.name, values, path.parent) | (papers if paper else {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OptimaError(f"{path}: not TOML: {error}") from error
 
@@ -421,8 +348,8 @@ def load_settings(
     if system not in SYSTEMS:
         raise OptimaError(suggest("system", system, SYSTEMS))
     overrides = checked("overrides", overrides or {}, Path.cwd())
-    values = read_preset(preset) | checked(f"system {system}", SYSTEMS[system], PRESETS) | overrides
-    if system in ABLATIONS and "benchmarks" not in overrides:
+    values = read_preset(preset, system in PAPER) | checked(f"system {system}", SYSTEMS[system], PRESETS) | overrides
+    if system in {*ABLATIONS, *PAPER_ABLATIONS} and "benchmarks" not in overrides:
         values["benchmarks"] = values.get("ablation_benchmarks") or values.get("benchmarks", Settings.benchmarks)
     if system == "without_iteration" or values.get("mode") == "demonstrations":
         values |= at_once(values)
@@ -457,4 +384,4 @@ def toml_value(name: str, text: str):
         return text
 
 
-__all__ = ["ABLATIONS", "SYSTEMS", "Settings", "load_settings", "parse_override", "preset_names", "toy_base"]
+__all__ = ["Settings", "load_settings", "parse_override", "preset_names", "toy_base"]

@@ -26,6 +26,7 @@ from .engines import portions
 from .errors import OptimaError, suggest
 from .loading import keep_freed_memory, load_tokenizer, source
 from .messages import Trajectory
+from .roles import role_of
 
 # %% ../nbs/core/60_training.ipynb #38e91777
 IGNORED = -100  # the label that torch and trl skip
@@ -53,11 +54,13 @@ class Example:
 def examples_of(
     trajectories: list[Trajectory],  # finished dialogues
     tokenizer,  # the student's tokenizer, with a chat template
+    role: str | None = None,  # only the views of agents in this role
 ) -> list[Example]:
     "Every agent's view of every dialogue, under the plain system prompt, masked to the agent's own turns."
     examples = []
     for number, trajectory in enumerate(trajectories):
-        for speaker in dict.fromkeys(message.speaker for message in trajectory.messages):
+        for speaker in trajectory.speakers:
+            if role not in (None, role_of(speaker)): continue
             conversation = trajectory.conversation(speaker)
             ids, mask = encode_conversation(tokenizer, conversation, add_generation_prompt=False)
             examples.append(Example(list(ids), list(mask), number, f"{speaker} in {trajectory.task}"))

@@ -425,7 +425,7 @@ def test_keys_follow_the_datas_content_and_not_its_place(data, tmp_path):
 
 
 def test_stage_keys_follow_the_tasks_and_not_the_folder(data, tmp_path):
-    from optima.loop import evaluation_tasks, talk_settings
+    from optima.teams import evaluation_tasks, talk_settings
 
     def talk(folder):
         settings = load_settings("single", "smoke", overrides={"benchmarks": ["gsm8k"], "data": str(folder), "evaluation_tasks": 7})

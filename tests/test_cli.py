@@ -17,8 +17,9 @@ from optima import cli, doctor, isolation, launcher, publishing, reading
 from optima.launcher import ARTEFACTS
 from optima.messages import read_jsonl
 from optima.registry import add_line, read_registry
-from optima.settings import SYSTEMS, load_settings
+from optima.settings import load_settings
 from optima.store import Store, make_folder, write_json
+from optima.systems import SYSTEMS
 
 
 def experiment_line(system, preset="toy", seed=0, **overrides):
@@ -54,7 +55,7 @@ def loop(monkeypatch):
         asked.append(settings)
         return add_line(folder, experiment_line(settings.system, settings.preset, settings.seed))
 
-    monkeypatch.setitem(sys.modules, "optima.loop", types.SimpleNamespace(run_experiment=run_experiment))
+    monkeypatch.setitem(sys.modules, "optima.experiments", types.SimpleNamespace(run_experiment=run_experiment))
     return asked
 
 
@@ -117,10 +118,10 @@ def test_ctrl_c_and_bugs(runs, monkeypatch, capsys):
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(sys.modules, "optima.loop", types.SimpleNamespace(run_experiment=stopped))
+    monkeypatch.setitem(sys.modules, "optima.experiments", types.SimpleNamespace(run_experiment=stopped))
     assert cli.main(["run", "single"]) == 130
     assert capsys.readouterr().err == "optima: stopped; the same command goes on from here\n"
-    monkeypatch.setitem(sys.modules, "optima.loop", types.SimpleNamespace(run_experiment=lambda *_: 1 / 0))
+    monkeypatch.setitem(sys.modules, "optima.experiments", types.SimpleNamespace(run_experiment=lambda *_: 1 / 0))
     with pytest.raises(ZeroDivisionError):
         cli.main(["run", "single"])
 

@@ -14,8 +14,9 @@ from optima import kernels, launcher
 from optima.errors import OptimaError
 from optima.registry import add_line, read_registry
 from optima.report import write_report
-from optima.settings import SYSTEMS, load_settings
+from optima.settings import load_settings
 from optima.store import make_folder
+from optima.systems import SYSTEMS
 
 EXPERIMENT = """
 import os

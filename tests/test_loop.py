@@ -7,27 +7,16 @@ import warnings
 
 import pytest
 
-from optima import loop, tasks
+from optima import tasks, teams
 from optima.errors import OptimaError
-from optima.loop import (
-    Team,
-    choose_stage,
-    generate,
-    rank_stage,
-    read_json,
-    refuse_leaks,
-    run_experiment,
-    select_stage,
-    stage_cost,
-    stream,
-    teacher,
-    train,
-    training_tasks,
-)
+from optima.experiments import refuse_leaks, run_experiment, stage_cost
+from optima.loop import choose_stage, generate, rank_stage, select_stage, stream, train
 from optima.messages import read_jsonl
-from optima.settings import ABLATIONS, SYSTEMS, load_settings
+from optima.settings import load_settings
 from optima.store import Store
+from optima.systems import ABLATIONS, SYSTEMS
 from optima.tasks import Benchmark, get_benchmark
+from optima.teams import Team, read_json, teacher, training_tasks
 
 BASE = str(load_settings("single", "smoke").base_folder)
 TINY = {"benchmarks": ("toy_humaneval",), "tasks_per_iteration": 4, "evaluation_tasks": 3, "iteration_tasks": 2,
@@ -214,7 +203,7 @@ def test_the_best_prompt_is_chosen_by_reward_benchmark_by_benchmark(tmp_path):
 
 def test_a_choice_goes_on_from_the_shards_that_are_there(tmp_path, monkeypatch):
     settings = tiny("terse_debate", strategies=("none", "brief", "polite"), shard_dialogues=2)
-    team, run_shard, runs = Team(settings.base_folder, settings), loop.run_shard, []
+    team, run_shard, runs = Team(settings.base_folder, settings), teams.run_shard, []
 
     def interrupted(*arguments):
         runs.append(arguments)
@@ -222,7 +211,7 @@ def test_a_choice_goes_on_from_the_shards_that_are_there(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return run_shard(*arguments)
 
-    monkeypatch.setattr(loop, "run_shard", interrupted)
+    monkeypatch.setattr(teams, "run_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
         choose_stage(Store(tmp_path / "again"), team, "one")
     stages = [choose_stage(Store(tmp_path / name), team, "one") for name in ("again", "whole")]

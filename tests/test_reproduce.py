@@ -11,8 +11,8 @@ import pytest
 
 from optima.launcher import ARTEFACTS
 from optima.registry import read_registry
-from optima.settings import ABLATIONS, SYSTEMS
 from optima.store import canonical
+from optima.systems import ABLATIONS, SYSTEMS
 
 OPTIMA = [sys.executable, "-m", "optima.cli"]
 

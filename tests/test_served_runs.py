@@ -19,12 +19,13 @@ from optima.chats import Request
 from optima.engines import LocalEngine
 from optima.errors import OptimaError
 from optima.loading import load_model
-from optima.loop import student, teacher
 from optima.messages import read_jsonl
 from optima.registry import read_registry
 from optima.server import ServerEngine
-from optima.settings import ASKING, SYSTEMS, load_settings, toy_base
+from optima.settings import ASKING, load_settings, toy_base
 from optima.store import canonical
+from optima.systems import SYSTEMS
+from optima.teams import student, teacher
 
 TINY = ["--preset", "smoke", "--set", "benchmarks=toy_humaneval", "tasks_per_iteration=2", "evaluation_tasks=3",
         "iteration_tasks=2", "iterations=1", "decodings=sampled"]

@@ -3,8 +3,9 @@ import pytest
 
 from optima import tasks
 from optima.errors import OptimaError
-from optima.settings import ABLATIONS, SYSTEMS, load_settings, model_digest, parse_override, preset_names, read_preset
+from optima.settings import load_settings, model_digest, parse_override, preset_names, read_preset
 from optima.store import make_folder
+from optima.systems import ABLATIONS, SYSTEMS
 from optima.tasks import Benchmark
 
 

@@ -1,0 +1,20 @@
+"The words that a team is told, by the name that settings give them."
+from functools import lru_cache
+from importlib import import_module
+
+from optima.paradigms import Prompts
+
+WORDS = {  # name -> where they stand
+    "toy": ("optima.toyworld", "TOY_PROMPTS"), "toy_paper": ("optima.papertwins", "PAPER_PROMPTS"),
+    "english": ("optima.paradigms", "ENGLISH"), "english_paper": ("optima.formats", "PAPER_ENGLISH"),
+}  # fmt: skip
+
+
+@lru_cache
+def prompts_of(
+    name: str,  # a key of `WORDS`
+) -> Prompts:
+    "The prompts of that name."
+    module, words = WORDS[name]
+    found = getattr(import_module(module), words)
+    return found if isinstance(found, Prompts) else Prompts(**found)
