@@ -74,7 +74,7 @@ def add_servers(parser):
 
 def add_reproduce(parser):
     add_preset(parser)
-    parser.add_argument("--only", metavar="NAME,...", help="tables and figures to make (default: all)")
+    parser.add_argument("--only", metavar="NAME,...", help="tables and figures to make (default: the article's; the published paper's are named paper_*)")
     parser.add_argument("--seeds", type=whole, default=1, help="how many seeds, from 0 (default 1)")
     parser.add_argument("--workers", type=whole, help="experiments at once (default: one per core)")
     add_runs(parser)
@@ -143,10 +143,10 @@ def run(chosen) -> int:
 
 
 def artefact_names(only: str | None) -> list[str]:
-    "The artefacts that were asked for, each once."
-    from optima.launcher import ARTEFACTS, artefact
+    "The artefacts that were asked for, each once; where none is named, the article's."
+    from optima.launcher import ARTICLE, artefact
 
-    names = list(dict.fromkeys(name.strip() for name in only.split(","))) if only is not None else list(ARTEFACTS)
+    names = list(dict.fromkeys(name.strip() for name in only.split(","))) if only is not None else list(ARTICLE)
     for name in names:
         artefact(name)
     return names

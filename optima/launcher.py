@@ -18,16 +18,15 @@ from optima.progress import FILE, Progress
 from optima.registry import cores, read_registry
 from optima.settings import Settings, load_settings, model_digest
 from optima.store import digest, make_folder
-from optima.systems import ABLATIONS, SYSTEMS
+from optima.systems import ABLATIONS, MAIN, PAPER_ABLATIONS, PAPER_ADAPTERS, PAPER_MAIN, PAPER_THREE, TRAINED, prefers
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "nbs" / "reproduce"
 EXPERIMENT = "experiment.ipynb"
 
-MAIN = [name for name in SYSTEMS if name not in ABLATIONS]
 ARTEFACTS = {
-    "main_results": {"notebook": "main_results.ipynb", "systems": MAIN},
-    "token_cost": {"notebook": "token_cost.ipynb", "systems": MAIN},
+    "main_results": {"notebook": "main_results.ipynb", "systems": [*MAIN]},
+    "token_cost": {"notebook": "token_cost.ipynb", "systems": [*MAIN]},
     "reward_ablation": {
         "notebook": "reward_ablation.ipynb",
         "systems": [name for name in ABLATIONS if not name.startswith("efficiency_")],
@@ -41,6 +40,18 @@ ARTEFACTS = {
         "notebook": "reward_weights.ipynb",
         "systems": ["full", "without_efficiency", "efficiency_0.1", "efficiency_0.6", "efficiency_1.2"],
     },
+}
+ARTICLE = tuple(ARTEFACTS)  # what is made where nothing is named; the published paper's take longer, and are made by name
+ARTEFACTS |= {
+    "paper_main": {"notebook": "paper_main.ipynb", "systems": [*PAPER_MAIN, *PAPER_ADAPTERS]},
+    "paper_ablation": {"notebook": "paper_ablation.ipynb", "systems": [*PAPER_ABLATIONS]},
+    "paper_transfer": {"notebook": "paper_transfer.ipynb", "systems": ["paper_untrained", "paper_autoform", *TRAINED]},
+    "paper_three_agents": {
+        "notebook": "paper_three_agents.ipynb",
+        "systems": ["paper_cot", "paper_sc", "paper_untrained", "paper_autoform", *TRAINED, *PAPER_THREE],
+    },
+    "paper_scaling": {"notebook": "paper_scaling.ipynb", "systems": ["paper_cot", "paper_untrained", *TRAINED]},
+    "paper_iterations": {"notebook": "paper_iterations.ipynb", "systems": ["paper_untrained", "paper_random_selection", *TRAINED]},
 }
 
 
@@ -115,19 +126,22 @@ def absolute_preset(preset: str) -> str:
 
 def workload(settings: Settings) -> int:
     "How many dialogues an experiment holds, where nothing is shared."
-    samples = 0 if settings.mode == "demonstrations" else len(settings.strategies)
-    trained = settings.iterations * settings.tasks_per_iteration * samples
+    samples = 0 if settings.mode == "demonstrations" else settings.samples or len(settings.strategies)
+    grown = sum(prefers(settings.method, number) for number in range(1, settings.iterations + 1))
+    trees = settings.tree_tasks * settings.expansions * settings.rollouts + settings.pilot_dialogues
+    trained = (settings.iterations - grown) * settings.tasks_per_iteration * samples + grown * trees
     between = max(settings.iterations - 1, 0) * settings.iteration_tasks
     chosen = len(settings.candidates) * settings.development_tasks * (settings.evaluation_strategy == "best")
-    evaluated = len(settings.decodings) * settings.evaluation_tasks
-    return len(settings.benchmarks) * (trained + between + chosen + evaluated)
+    held = [settings.votes if decoding == "vote" else 1 for decoding in settings.decodings]
+    scaled = settings.scaling_tasks * settings.scaling_samples * settings.scaling
+    return len(settings.benchmarks) * (trained + between + chosen + sum(held) * settings.evaluation_tasks + scaled)
 
 
 def shared_stages(settings: Settings) -> tuple[str, ...]:
     "Names for what other experiments may make too: iteration 1's dialogues, or all stages of a benchmark."
     own = {name: value for name, value in settings.to_dict().items() if name not in ("system", "benchmarks")}
     if settings.iterations:
-        return digest(own), f"{settings.mode}-{settings.paradigm}-{settings.seed}"
+        return digest(own), f"{settings.mode}-{settings.paradigm}-{settings.seed}-{settings.agents}"
     model = settings.teacher_folder if settings.team == "teacher" else settings.base_folder
     return (digest(own | {"seed": None, "model": model_digest(model)}),)  # greedy dialogues know no seed
 

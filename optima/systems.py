@@ -56,3 +56,11 @@ PAPER_THREE: dict[str, dict] = {  # three agents, and how an untrained team's to
 PAPER_ADAPTERS: dict[str, dict] = {"paper_isft_per_role": TRAINED["paper_isft"] | {"adapters": "per_role"}}
 PAPER = PAPER_MAIN | PAPER_ABLATIONS | PAPER_THREE | PAPER_ADAPTERS
 SYSTEMS |= PAPER
+
+
+def prefers(
+    method: str,  # one of METHODS
+    iteration: int,  # from 1
+) -> bool:
+    "Whether an iteration of a method is one of preferences; else it is one of imitation."
+    return {"isft": False, "idpo": iteration > 1, "isft_dpo": iteration % 2 == 0}[method]

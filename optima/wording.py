@@ -5,7 +5,7 @@ from importlib import import_module
 from optima.paradigms import Prompts
 
 WORDS = {  # name -> where they stand
-    "toy": ("optima.toyworld", "TOY_PROMPTS"), "toy_paper": ("optima.papertwins", "PAPER_PROMPTS"),
+    "toy": ("optima.toyworld", "TOY_PROMPTS"), "toy_paper": ("optima.papertalk", "PAPER_PROMPTS"),
     "english": ("optima.paradigms", "ENGLISH"), "english_paper": ("optima.formats", "PAPER_ENGLISH"),
 }  # fmt: skip
 

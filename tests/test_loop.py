@@ -108,7 +108,7 @@ def test_a_team_makes_room_before_it_is_trained(tmp_path):
     team = Team(settings.base_folder, settings)
     generated = generate(store, team, "one", 1)
     assert "engine" in vars(team)
-    selected = select_stage(store, settings, 1, rank_stage(store, settings, "one", 1, generated))
+    selected = select_stage(store, settings, 1, rank_stage(store, team, "one", 1, generated))
     assert train(store, team, "one", 1, selected).adapter and "engine" not in vars(team)
 
 

@@ -1,0 +1,1 @@
+def draw_formats(names, task_id, samples, seed): return list(names)[:samples]
