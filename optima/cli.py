@@ -99,7 +99,8 @@ def add_toy(parser):
     which = train.add_mutually_exclusive_group()
     which.add_argument("--seed", type=seed, default=0, help="of the base (default 0)")
     which.add_argument("--teacher", action="store_true", help="the teacher instead of a base")
-    train.add_argument("--out", metavar="DIR", help="where it goes (default toy-base-SEED, or toy-teacher)")
+    train.add_argument("--world", choices=("article", "paper"), default="article", help="what it grows up with (default article)")
+    train.add_argument("--out", metavar="DIR", help="where it goes (default toy-base-SEED, toy-paper-base-SEED or toy-teacher)")
 
 
 def add_bench(parser):
@@ -113,7 +114,7 @@ def add_bench(parser):
 def add_publish(parser):
     parser.add_argument("runs", metavar="DIR", help="the run folder to publish")
     add_preset(parser)
-    parser.add_argument("--name", help="one table or figure only (default: all)")
+    parser.add_argument("--name", metavar="NAME,...", help="tables and figures (default: the article's)")
     parser.add_argument("--to", metavar="DIR", help="where it goes (default nbs/results)")
 
 
@@ -242,8 +243,15 @@ def toy(chosen) -> int:
     "Train a toy model."
     from optima.toymodels import TEACHER, Recipe, train_base
 
-    out = Path(chosen.out or ("toy-teacher" if chosen.teacher else f"toy-base-{chosen.seed}"))
-    train_base(out, TEACHER if chosen.teacher else Recipe(seed=chosen.seed))
+    if chosen.world == "paper":
+        from optima.papermodels import PaperRecipe
+
+        if chosen.teacher: raise OptimaError("the paper's world has no teacher; leave out --teacher or --world")
+        name, recipe = f"toy-paper-base-{chosen.seed}", PaperRecipe(seed=chosen.seed)
+    elif chosen.teacher: name, recipe = "toy-teacher", TEACHER
+    else: name, recipe = f"toy-base-{chosen.seed}", Recipe(seed=chosen.seed)
+    out = Path(chosen.out or name)
+    train_base(out, recipe)
     print(out)
     return 0
 
@@ -262,7 +270,7 @@ def publish(chosen) -> int:
     "Copy finished results into the repository."
     from optima.publishing import publish_runs
 
-    for path in publish_runs(Path(chosen.runs), chosen.name, chosen.preset, chosen.to and Path(chosen.to)):
+    for path in publish_runs(Path(chosen.runs), chosen.name and artefact_names(chosen.name), chosen.preset, chosen.to and Path(chosen.to)):
         print(path)
     return 0
 

@@ -195,7 +195,8 @@ def train(store: Store, team: Team, benchmark: str, iteration: int, selected: St
         if settings.adapters == "shared": logs = [learn(team, chosen, iteration, folder / "adapter", start.get("all"))]
         else: logs = [learn(team, chosen, iteration, folder / f"adapter-{role}", start.get(role), role) for role in roles_of(chosen)]
         seconds, flops = (sum(log.pop(name) for log in logs) for name in ("seconds", "flops"))
-        cost = {"dialogues": len(chosen), "tokens": sum(sum(log["label_tokens"]) for log in logs), "seconds": seconds}
+        cost = {"dialogues": len(chosen), "tokens": sum(sum(log["label_tokens"]) for log in logs), "steps": settings.training_steps,
+                "seconds": seconds}
         write_json(folder / "cost.json", cost | {"flops": flops} | provenance())
         write_json(folder / "log.json", together(logs))
 

@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 from optima.errors import OptimaError
-from optima.launcher import ARTEFACTS, artefact, lines_of
+from optima.launcher import ARTICLE, artefact, lines_of
 from optima.reading import PUBLISHED, unchanged
 from optima.registry import git, read_registry, registry_path, registry_text
 from optima.store import aside, is_done, make_folder, verify, write_text
+from optima.systems import MAIN, TRAINED
+
+SHOWN = (*MAIN, "paper_untrained", *TRAINED)  # whose dialogues can be read on the pages
 
 
 def refuse_changes():
@@ -59,7 +62,7 @@ def evaluation_folders(runs: Path, line: dict) -> list[Path]:
     "The finished evaluation stages behind a line, one per benchmark and decoding, all of them."
     folders = [Path(runs) / name for name in stage_names(line, "evaluate-")]
     lacking = [folder.name for folder in folders if not is_done(folder)]
-    expected = sum(len(decodings) for decodings in line["results"]["evaluation"].values())
+    expected = sum(decoding != "vote" for decodings in line["results"]["evaluation"].values() for decoding in decodings)
     if lacking or len(folders) < expected:
         raise OptimaError(f"{line['system']} (seed {line['seed']}): not all of its evaluation's dialogues are in {runs}"
                           f" ({', '.join(lacking) or 'the line does not name them'}); run it again in one folder")
@@ -95,16 +98,16 @@ def remove_old(lines: list[dict], written: list[Path], to: Path):
 
 def publish_runs(
     runs: Path,  # the run folder
-    name: str | None = None,  # one artefact; None: all
+    names: list[str] | None = None,  # artefacts; None: the article's
     preset: str = "toy",
     to: Path | None = None,  # None: nbs/results
 ) -> list[Path]:
-    "Copy the lines of all seeds, and the first seed's dialogues of the main results; returns what was written."
+    "Copy the lines of all seeds, and the first seed's dialogues of the systems in `SHOWN`; returns what was written."
     to = to or PUBLISHED
     refuse_changes()
-    lines = published_lines(runs, [name] if name else list(ARTEFACTS), preset)
+    lines = published_lines(runs, names or list(ARTICLE), preset)
     refuse_unclean(runs, lines)
-    shown = [line for line in lines if line["seed"] == 0 and line["system"] in artefact("main_results")["systems"]]
+    shown = [line for line in lines if line["seed"] == 0 and line["system"] in SHOWN]
     written = [write_dialogues(runs, line, to) for line in shown]
     remove_old(lines, written, to)
     return [*written, write_lines(lines, to)]

@@ -96,6 +96,7 @@ class Benchmark:
 BUILT_IN = {  # name -> the module that has a Benchmark of that name
     "toy_humaneval": "optima.toyfunctions", "toy_mbpp": "optima.toyfunctions",
     "toy_hotpotqa": "optima.toyquestions", "toy_math": "optima.toyquestions",
+    **dict.fromkeys(("toy_2wikimultihopqa", "toy_cbt", "toy_gsm8k", "toy_arc"), "optima.papertwins"),
     **dict.fromkeys(("hotpotqa", "2wikimultihopqa", "triviaqa", "cbt", "math", "math_500", "gsm8k", "arc_challenge", "mmlu",
                      "humaneval", "mbpp", "mbpp_sanitized"), "optima.benchmarks"),
 }

@@ -137,7 +137,7 @@ def prefer(store: Store, team: Team, benchmark: str, iteration: int, paired: Sta
                 batch_pairs=settings.batch_pairs, micro_batch=settings.micro_batch, rank=settings.lora_rank, alpha=settings.lora_alpha,
                 quantization=settings.quantization, gradient_checkpointing=settings.gradient_checkpointing,
                 start_adapter=team.adapters.get("all"), progress=lambda step, steps, text: progress.step(1, text))  # fmt: skip
-        cost = {"pairs": len(pairs), "tokens": sum(log["label_tokens"]), "seconds": log.pop("seconds"), "flops": log.pop("flops")}
+        cost = {"pairs": len(pairs), "steps": settings.preference_steps, "tokens": sum(log["label_tokens"]), "seconds": log.pop("seconds"), "flops": log.pop("flops")}
         write_json(folder / "cost.json", cost | provenance())
         write_json(folder / "log.json", log)
 
