@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEXT', 'ANSWER', 'VERDICTS', 'SCHEMAS', 'ROLES', 'FIELDS', 'object_schema', 'violations', 'check', 'close_json',
            'parse', 'Message', 'valid_share', 'system_text', 'Trajectory', 'escaped', 'trajectory_html', 'recorded',
-           'canonical_json', 'write_jsonl', 'read_jsonl']
+           'canonical_json', 'write_jsonl', 'read_lines', 'read_jsonl']
 
 # %% ../nbs/core/05_messages.ipynb #25c1a1bf
 import html
@@ -437,14 +437,23 @@ def write_jsonl(
     path.write_bytes(b"".join(line.encode("utf-8", "backslashreplace") for line in lines))
 
 # %% ../nbs/core/05_messages.ipynb #1adfa2c2
-def read_jsonl(
-    path: str | Path,
-) -> list[Trajectory]:
-    "Read what `write_jsonl` wrote; a line that is no dialogue is an error that names it."
+def read_lines(
+    path: str | Path,  # JSON, one value a line
+    make: Callable[[dict], object],  # such as `Trajectory.from_dict`
+    what: str,  # how to call one in an error
+) -> list:
+    "What was written one a line; a line of another kind is an error that names it."
     found = []
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
-            try: found.append(Trajectory.from_dict(json.loads(line)))
+            try: found.append(make(json.loads(line)))
             except (ValueError, TypeError, KeyError) as error:
-                raise OptimaError(f"{path}, line {number}: not a dialogue ({error}); make the file again") from error
+                raise OptimaError(f"{path}, line {number}: not a {what} ({error}); make the file again") from error
     return found
+
+
+def read_jsonl(
+    path: str | Path,
+) -> list[Trajectory]:
+    "Read what `write_jsonl` wrote."
+    return read_lines(path, Trajectory.from_dict, "dialogue")

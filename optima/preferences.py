@@ -6,13 +6,11 @@
 __all__ = ['Pair', 'top_pairs', 'write_pairs', 'read_pairs']
 
 # %% ../nbs/core/53_preferences.ipynb #2add1b10
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .errors import OptimaError
-from .messages import canonical_json
+from .messages import canonical_json, read_lines
 from .selection import kept_count
 
 # %% ../nbs/core/53_preferences.ipynb #551e86d4
@@ -55,9 +53,4 @@ def read_pairs(
     path: str | Path,
 ) -> list[Pair]:
     "Read what `write_pairs` wrote; a line that is no pair is an error that names it."
-    found = []
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
-        try: found.append(Pair(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise OptimaError(f"{path}, line {number}: not a preference pair ({error}); make the file again") from error
-    return found
+    return read_lines(path, lambda data: Pair(**data), "preference pair")

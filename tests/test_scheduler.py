@@ -1,5 +1,5 @@
 "Many dialogues around one engine: order, errors, caches, and the same words whatever the width."
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from test_engines import make_model, make_tokenizer
@@ -89,6 +89,39 @@ def test_noise_is_named_by_seed_task_sample_and_turn():
     assert request_of(live, 5, 1.0, 9).noise == (5, stable_hash("t1"), 7, 0)
     assert stable_hash("t1") == 8856836013881396066
     assert live.chats["solver"] == [{"role": "user", "content": "1"}]
+
+
+def test_a_prefix_is_played_again_token_for_token(models):
+    class Recorded(LocalEngine):
+        "An engine that keeps what it was asked."
+
+        def converse(self, requests, follow):
+            def keep(request, completion):
+                self.asked[request.noise] = (request.conversation.split("/", 1)[1], request.messages)
+                return follow(request, completion)
+
+            self.asked = {}
+            super().converse(requests, keep)
+
+    engine = Recorded(*models)
+    held = run_dialogues(DIALOGUES, engine, ENGLISH, seed=3, **LIMITS)
+    asked = engine.asked
+    assert {len(trajectory.messages) for trajectory in held} >= {5}
+    for cut in (1, 2, 4):
+        begun = [replace(dialogue, prefix=tuple(trajectory.messages[:cut])) for dialogue, trajectory in zip(DIALOGUES, held)]
+        assert to_dicts(run_dialogues(begun, engine, ENGLISH, seed=3, width=7, **LIMITS)) == to_dicts(held)
+        assert engine.asked == {noise: value for noise, value in asked.items() if noise[3] >= cut}
+    whole = [replace(DIALOGUES[0], prefix=tuple(held[0].messages))]
+    assert to_dicts(run_dialogues(whole, engine, ENGLISH, seed=3, **LIMITS)) == to_dicts(held[:1]) and not engine.asked
+    assert not engine.store.entries
+
+
+def test_a_prefix_of_something_else_is_refused():
+    script = ScriptedEngine(lambda request: '{"verdict": "accept"}')
+    held = run_dialogues(DIALOGUES[:1], script, ENGLISH)[0].messages
+    for wrong in ((held[1],), (replace(held[0], prompt="another"),), (*held, held[0])):
+        with pytest.raises(OptimaError, match=f"sums/t0/debate/none/0: turn {len(wrong)} of the prefix"):
+            run_dialogues([replace(DIALOGUES[0], prefix=wrong)], script, ENGLISH)
 
 
 def test_errors_carry_the_dialogue():
