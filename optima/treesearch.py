@@ -163,11 +163,10 @@ def unlike_expanded(
     tree: Tree,
     places: list[int],
 ) -> list[int]:
-    "Those of some nodes that were not expanded, and say something else than all that were."
-    expanded = tree.expanded
-    told = [tree.text(place) for place in expanded]
+    "Those of some nodes that say something else than all that were expanded, and so are none of them."
+    told = [tree.text(place) for place in tree.expanded]
     def new(text): return all(normalized_distance(text, other) >= SIMILAR for other in told)
-    return [place for place in places if place not in expanded and new(tree.text(place))]
+    return [place for place in places if new(tree.text(place))]
 
 # %% ../nbs/core/55_treesearch.ipynb #7f387090
 BEST = 10  # nodes that draw lots

@@ -1,4 +1,5 @@
 "Many dialogues around one engine: order, errors, caches, and the same words whatever the width."
+import random
 from dataclasses import dataclass, replace
 
 import pytest
@@ -7,6 +8,7 @@ from test_engines import make_model, make_tokenizer
 from optima.chats import ScriptedEngine
 from optima.engines import LocalEngine
 from optima.errors import OptimaError
+from optima.papertalk import PROMPTS as PAPER
 from optima.paradigms import ENGLISH, Agent
 from optima.scheduler import Dialogue, Live, request_of, run_dialogues, stable_hash
 from optima.tasks import Task
@@ -107,6 +109,7 @@ def test_a_prefix_is_played_again_token_for_token(models):
     held = run_dialogues(DIALOGUES, engine, ENGLISH, seed=3, **LIMITS)
     asked = engine.asked
     assert {len(trajectory.messages) for trajectory in held} >= {5}
+    assert all(turn["token_ids"] for _, chat in asked.values() for turn in chat if turn["role"] == "assistant")
     for cut in (1, 2, 4):
         begun = [replace(dialogue, prefix=tuple(trajectory.messages[:cut])) for dialogue, trajectory in zip(DIALOGUES, held)]
         assert to_dicts(run_dialogues(begun, engine, ENGLISH, seed=3, width=7, **LIMITS)) == to_dicts(held)
@@ -114,6 +117,20 @@ def test_a_prefix_is_played_again_token_for_token(models):
     whole = [replace(DIALOGUES[0], prefix=tuple(held[0].messages))]
     assert to_dicts(run_dialogues(whole, engine, ENGLISH, seed=3, **LIMITS)) == to_dicts(held[:1]) and not engine.asked
     assert not engine.store.entries
+
+
+@pytest.mark.parametrize("paradigm", ["single", "debate", "multi_step", "exchange", "solver_critic", "chain_of_thought"])
+def test_every_paradigm_goes_on_from_any_of_its_turns(paradigm):
+    said = ['{"verdict": "revise"}', '{"plan": ["a", "b"]}', '{"tool": "upper", "input": "x"}', '{"answer": "1"}', "<A>1</A>", "<A>2</A>", "hm"]
+    script = ScriptedEngine(lambda request: random.Random(str(request.noise)).choice(said))
+    settings = {"seed": 2, "max_rounds": 3, "tools": {"upper": str.upper}}
+    task = replace(TASKS[0], passages=("one", "two", "three"))
+    dialogues = [Dialogue(task, paradigm, sample=sample) for sample in range(12)]
+    prompts = PAPER if paradigm in ("exchange", "solver_critic", "chain_of_thought") else ENGLISH
+    held = run_dialogues(dialogues, script, prompts, **settings)
+    for cut in range(1, max(len(trajectory.messages) for trajectory in held) + 1):
+        begun = [replace(dialogue, prefix=tuple(trajectory.messages[:cut])) for dialogue, trajectory in zip(dialogues, held)]
+        assert to_dicts(run_dialogues(begun, script, prompts, **settings)) == to_dicts(held)
 
 
 def test_a_prefix_of_something_else_is_refused():

@@ -164,6 +164,9 @@ def test_the_ten_best_draw_lots_by_their_values():
     assert set(drawn) == set(names[2:])
     for name, weight in zip(names[2:], weights):
         assert abs(drawn[name] / 4000 - weight / sum(weights)) < 0.03
+    before = [choose(tree, seed) for seed in range(20)]
+    add_rollout(tree, tree.rollouts[0].trajectory, 0.0)
+    assert [choose(tree, seed) for seed in range(20)] != before
 
 
 def model_trees(models, width, batch_size, tasks=TASKS):
