@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['NOT_TRAINING', 'training_stages', 'training_cost', 'evaluation_stages', 'computing', 'operations', 'spending',
-           'queries_to_pay', 'payback', 'finite', 'extra_costs', 'payback_row', 'paid', 'cost_rows', 'trained_at_all',
+           'queries_to_pay', 'payback', 'extra_costs', 'payback_row', 'paid', 'cost_rows', 'trained_at_all',
            'mean_cost', 'amount', 'queries_text', 'saved_text', 'training_table', 'payback_words', 'pays',
            'total_figure', 'last_power', 'total_words']
 
-# %% ../nbs/core/76_costs.ipynb #9e85f96b
+# %% ../nbs/core/76_costs.ipynb #5b20ab0a
 from collections import Counter
 
 import numpy as np
@@ -20,9 +20,11 @@ from optima.evaluation import (
     bootstrap,
     cells_of,
     compare,
+    finite,
     gather,
     interval,
     matched,
+    open_interval,
     resampling_weights,
     seed_means,
     summary,
@@ -30,7 +32,7 @@ from optima.evaluation import (
     tidy,
 )
 
-# %% ../nbs/core/76_costs.ipynb #d41ce164
+# %% ../nbs/core/76_costs.ipynb #17c23bd9
 from optima.results import (
     INK,
     Figure,
@@ -43,7 +45,7 @@ from optima.results import (
     row_cell,
 )
 
-# %% ../nbs/core/76_costs.ipynb #dd2ca0c2
+# %% ../nbs/core/76_costs.ipynb #f9db51f3
 NOT_TRAINING = ("demonstrate", "evaluate", "evaluate_iteration", "sample")  # stages that look at a team, or cost nothing
 
 
@@ -66,7 +68,7 @@ def training_cost(
     found = {name: total[name] / teams for name in ("generated", "trained", "flops", "seconds")}
     return found | {"flops": found["flops"] if known else None, "tokens": found["generated"] + found["trained"]}
 
-# %% ../nbs/core/76_costs.ipynb #bc94d87c
+# %% ../nbs/core/76_costs.ipynb #6a4ad6e8
 def evaluation_stages(
     line: dict,
     columns: dict,  # of one of its evaluations
@@ -90,7 +92,7 @@ def computing(
     return (total["flops"] / (total["decoded_tokens"] + total["prefill_tokens"]),
             total["prefill_tokens"] / total["prefill_tokens_without_reuse"])
 
-# %% ../nbs/core/76_costs.ipynb #f0a52bab
+# %% ../nbs/core/76_costs.ipynb #03b6451d
 def operations(
     lines: list[dict],  # registry lines
     system: str,
@@ -115,7 +117,7 @@ def spending(
     return {"tokens": [cell.arrays["tokens"] for cell in cells.values()],
             "flops": [operations(lines, system, name, decoding, cell) for name, cell in cells.items()]}
 
-# %% ../nbs/core/76_costs.ipynb #31d26462
+# %% ../nbs/core/76_costs.ipynb #47291ec9
 def queries_to_pay(
     cost,  # of training, more than the other system's
     saving,  # per question
@@ -131,15 +133,9 @@ def payback(
     "When training has paid for itself, and how sure that is."
     value = float(queries_to_pay(costs.mean(), np.mean(seed_means(savings))))
     drawn = queries_to_pay(resampling_weights(len(costs), RESAMPLES, 0) @ costs, bootstrap(savings))
-    bounds = np.quantile(drawn, (0.025, 0.975), method="inverted_cdf")
-    return finite(value), [finite(bound) for bound in bounds]
+    return finite(value), open_interval(drawn)
 
-
-def finite(value: float) -> float | None:
-    "A number, or None where there is none: no JSON for infinity."
-    return tidy(value) if np.isfinite(value) else None
-
-# %% ../nbs/core/76_costs.ipynb #83a86047
+# %% ../nbs/core/76_costs.ipynb #09dfaf8f
 def extra_costs(lines: list[dict], system: str, against: str, measure: str, seeds: tuple[int, ...]) -> np.ndarray:
     "What training a system cost more than training another, seed by seed; NaN where that is not known."
     found = {(line["system"], line["seed"]): training_cost(line)[measure] for line in lines}
@@ -170,7 +166,7 @@ def paid(measure: str, costs: np.ndarray, savings: list[np.ndarray]) -> dict:
     if np.isnan(costs).any() or any(np.isnan(block).all() for block in savings): return dict.fromkeys(names[:4]) | {names[4]: False}
     return dict(zip(names, (tidy(np.mean(seed_means(savings))), tidy(interval(bootstrap(savings))), *payback(costs, savings), True)))
 
-# %% ../nbs/core/76_costs.ipynb #7e01aff7
+# %% ../nbs/core/76_costs.ipynb #15ff387c
 def cost_rows(
     lines: list[dict],
     against: str,  # a system of the lines
@@ -201,7 +197,7 @@ def mean_cost(costs: list[dict]) -> dict:
     return {name: None if any(cost[name] is None for cost in costs) else float(np.mean([cost[name] for cost in costs]))
             for name in costs[0]}
 
-# %% ../nbs/core/76_costs.ipynb #d02a871a
+# %% ../nbs/core/76_costs.ipynb #0328e687
 def amount(value: float | None) -> str:
     "Large numbers for people: 12,300 and 1.23e+10."
     return "–" if value is None else f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.2e}"
@@ -219,7 +215,7 @@ def saved_text(row: dict | None) -> str:
     "The tokens saved per question."
     return format_interval(row["saved_tokens"], row["saved_tokens_ci"], 1, "+") if row else "–"
 
-# %% ../nbs/core/76_costs.ipynb #1831dd67
+# %% ../nbs/core/76_costs.ipynb #4a5b4cc4
 def training_table(
     rows: list[dict],  # from `cost_rows`
     model: str = "",  # what generated; stands in the caption
@@ -239,7 +235,7 @@ def training_table(
     named = ", ".join(["Ours", *[model] * bool(model)])
     return Table(rows, columns, f"{named}, per benchmark, {decoding} decoding: what training cost and what it saves; {resampled(rows)}")
 
-# %% ../nbs/core/76_costs.ipynb #b23986d5
+# %% ../nbs/core/76_costs.ipynb #0b59d912
 def payback_words(
     rows: list[dict],  # from `cost_rows`
 ) -> list[str]:  # one sentence per trained system
@@ -258,7 +254,7 @@ def pays(row: dict) -> str:
     return (f"{against}: {row['saved_tokens']:.1f} tokens saved per question, at {word}; training has paid for itself after "
             f"{amount(row['queries_tokens'])} questions [{least}, {most}] in tokens{also}.")
 
-# %% ../nbs/core/76_costs.ipynb #faf201bc
+# %% ../nbs/core/76_costs.ipynb #c52f73de
 def total_figure(
     rows: list[dict],  # from `cost_rows`
     measure: str = "tokens",  # or "flops"

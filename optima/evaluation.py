@@ -6,8 +6,9 @@
 __all__ = ['PHRASES', 'OPEN', 'PATTERNS', 'COLUMNS', 'SPOKEN', 'TEMPERATURES', 'RESAMPLES', 'TEAMS', 'ABLATIONS', 'KEYS',
            'phrase_pattern', 'phrase_shares', 'phrase_tokens', 'evaluation_columns', 'first_tasks', 'Cell', 'fill',
            'gather', 'check_columns', 'resampling_weights', 'bootstrap', 'interval', 'check_pairs', 'differences',
-           'verdict', 'seed_means', 'tidy', 'compare', 'system_order', 'cells_of', 'benchmarks_of', 'decodings_of',
-           'default_pairs', 'matched', 'summary', 'relative_cost', 'report_rows', 'chosen_against', 'comparisons']
+           'verdict', 'seed_means', 'tidy', 'compare', 'finite', 'open_interval', 'system_order', 'cells_of',
+           'benchmarks_of', 'decodings_of', 'default_pairs', 'matched', 'summary', 'relative_cost', 'report_rows',
+           'chosen_against', 'comparisons']
 
 # %% ../nbs/core/70_evaluation.ipynb #fecf73fd
 import re
@@ -282,6 +283,16 @@ def compare(
     compared["tokens_ratio"] = tidy(np.mean(seed_means(spent)) / np.mean(seed_means(reference)))
     compared["tokens_ratio_ci"] = tidy(interval(ratios))
     return compared
+
+# %% ../nbs/core/70_evaluation.ipynb #44de03a5
+def finite(value: float) -> float | None:
+    "A number, or None where there is none: JSON has no infinity."
+    return tidy(value) if np.isfinite(value) else None
+
+
+def open_interval(samples) -> list[float | None]:
+    "The middle 95 % of resampled values of which some may be infinite."
+    return [finite(bound) for bound in np.quantile(samples, (0.025, 0.975), method="inverted_cdf")]
 
 # %% ../nbs/core/70_evaluation.ipynb #2d7465e5
 TEAMS = ("single", "untrained", "terse", "teacher", "random_selection_", "optima", "ceiling")  # controls come first

@@ -127,3 +127,22 @@ def write_dialogues(runs, line: dict, benchmark: str = "toy_humaneval", decoding
     folder = make_folder(runs / f"evaluate-{evaluation_key(line['system'], line['seed'], decoding, benchmark)}")
     write_jsonl(folder / "shard-00000.jsonl", made)
     return folder
+
+
+def samples(right: float, tokens: int, seed: int, tasks: int = 40, count: int = 8) -> dict:
+    "Made-up columns of `count` samples per task, as `optima.voting.sample_columns` makes them; tasks differ in difficulty."
+    rng, difficulty = np.random.default_rng([seed, tokens]), np.random.default_rng(7).uniform(-0.3, 0.3, tasks)
+    hits, spent = rng.random((tasks, count)) < (right + difficulty)[:, None], rng.poisson(tokens, (tasks, count))
+    answers = np.where(hits, "rome", rng.choice(["oslo", "riga", ""], (tasks, count)))
+    zeros = np.zeros((tasks, count)).tolist()
+    return {"task": [f"t{i}" for i in range(tasks)], "metric": ["exact_match"] * tasks, "answers": answers.tolist(),
+            "scores": hits.astype(float).tolist(), "statuses": np.where(answers == "", "unparsed", "ok").tolist(),
+            "tokens": spent.tolist(), "prompt_tokens": (3 * spent).tolist(), "turns": np.ones((tasks, count), int).tolist(),
+            "valid": np.ones((tasks, count), int).tolist(), "filler": zeros, "acknowledgement": zeros}
+
+
+def sampled_line(system: str, seed: int, benchmarks=("toy_gsm8k",), tasks: int = 40, count: int = 8) -> dict:
+    "One made-up registry line of a system that sampled."
+    right, tokens = (SYSTEMS | ABLATIONS)[system]
+    return {"system": system, "seed": seed, "results": {"samples": {
+        name: samples(right, tokens, 10 * seed + spot, tasks, count) for spot, name in enumerate(benchmarks)}}}
