@@ -9,9 +9,7 @@ __all__ = ['PILOT', 'GROWTH', 'PAIRING', 'PREFERRING', 'pilot', 'grow', 'known_s
 # %% ../nbs/core/66_trees.ipynb #c09a771d
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 
 from .loop import TRAINING, give_rewards, reward_settings, stream
