@@ -208,6 +208,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'optima.experiments.stage_cost': ('core/experiments.html#stage_cost', 'optima/experiments.py'),
                                     'optima.experiments.strategy_of': ('core/experiments.html#strategy_of', 'optima/experiments.py'),
                                     'optima.experiments.transferred': ('core/experiments.html#transferred', 'optima/experiments.py')},
+            'optima.formats': {'optima.formats.draw_formats': ('core/formats.html#draw_formats', 'optima/formats.py')},
             'optima.forward': { 'optima.forward.LlamaForward': ('core/forward.html#llamaforward', 'optima/forward.py'),
                                 'optima.forward.LlamaForward.__call__': ('core/forward.html#llamaforward.__call__', 'optima/forward.py'),
                                 'optima.forward.LlamaForward.__init__': ('core/forward.html#llamaforward.__init__', 'optima/forward.py'),

@@ -12,7 +12,7 @@ CHOICES = {
     "adapters": ("shared", "per_role"),
     "mode": ("self", "teacher", "demonstrations"),
     "team": ("student", "teacher"),
-    "prompts": ("toy", "toy_paper", "english", "english_paper"),
+    "prompts": ("toy", "toy_paper", "english", "english_paper", "maths_paper"),
     "question_metric": ("exact_match", "f1"),
     "selection": ("reward", "random"),
     "quantization": ("nf4", "nf4_double", "none"),

@@ -7,6 +7,7 @@ from optima.paradigms import Prompts
 WORDS = {  # name -> where they stand
     "toy": ("optima.toyworld", "TOY_PROMPTS"), "toy_paper": ("optima.papertalk", "PAPER_PROMPTS"),
     "english": ("optima.paradigms", "ENGLISH"), "english_paper": ("optima.formats", "PAPER_ENGLISH"),
+    "maths_paper": ("optima.formats", "PAPER_MATHS"),
 }  # fmt: skip
 
 
