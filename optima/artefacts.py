@@ -101,10 +101,11 @@ def by_benchmark(rows: list[dict]) -> str:
 def in_words(
     compared: list[dict],  # from `comparisons`
     decoding: str = "greedy",
+    kinds: tuple[str, ...] = CONTROLS,  # whom to speak of, in this order
 ) -> list[str]:
     "One sentence per pair, the article's own comparison first."
     shown, told = rows_of(compared, decoding), []
-    for kind in CONTROLS:
+    for kind in kinds:
         for row in [row for row in shown if row["against"].startswith(kind) and row["benchmark"] == headline(shown)]:
             pair = [each for each in shown if (each["system"], each["against"]) == (row["system"], row["against"])]
             alone = by_benchmark([each for each in pair if each["benchmark"] != "mean"])
@@ -314,8 +315,9 @@ def on_tasks(columns: dict, tasks: list[str], measure: str) -> float:
 
 
 def start(lines: list[dict], line: dict, benchmark: str) -> dict | None:
-    "The greedy evaluation of the untrained team that a line began with."
-    name = f"untrained_{line['settings'].get('paradigm')}"
+    "The greedy evaluation of the untrained team, or of the single agent, that a line began with."
+    paper = "paper_cot" if line["system"] == "paper_tuned_single" else "paper_untrained"
+    name = paper if line["system"].startswith("paper_") else f"untrained_{line['settings'].get('paradigm')}"
     found = [each for each in lines if (each["system"], each["seed"]) == (name, line["seed"])]
     return found[0]["results"]["evaluation"].get(benchmark, {}).get("greedy") if found else None
 
@@ -346,7 +348,7 @@ def courses(
         if ways:
             found.setdefault(line["system"], []).append(np.mean(ways, axis=0))
     whole = {system: ways for system, ways in found.items() if len({len(way) for way in ways}) == 1}
-    return {system: np.array(whole[system]) for system in sorted(whole, key=system_order)}
+    return {system.removeprefix("paper_"): np.array(whole[system]) for system in sorted(whole, key=system_order)}
 
 
 def course_benchmarks(lines: list[dict]) -> list[str]:

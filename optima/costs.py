@@ -62,7 +62,7 @@ def training_cost(
     "What training one team cost: the mean over the line's benchmarks."
     stages, teams, total = training_stages(line), len(line["results"]["evaluation"]), Counter()
     for entry in stages:
-        kind = "trained" if entry["stage"].startswith("train") else "generated"
+        kind = "trained" if entry["stage"] in ("train", "prefer") else "generated"
         total.update({kind: entry.get("tokens", 0), "flops": entry.get("flops", 0), "seconds": entry.get("seconds", 0)})
     known = all("flops" in entry for entry in stages if entry.get("tokens"))
     found = {name: total[name] / teams for name in ("generated", "trained", "flops", "seconds")}
@@ -169,21 +169,22 @@ def paid(measure: str, costs: np.ndarray, savings: list[np.ndarray]) -> dict:
 # %% ../nbs/core/76_costs.ipynb #15ff387c
 def cost_rows(
     lines: list[dict],
-    against: str,  # a system of the lines
+    against: str | None,  # a system of the lines; None: savings are not asked for
     decoding: str = "greedy",
 ) -> list[dict]:
     "Inference and training cost of every system that was run with this decoding, and when the latter is paid for."
     cells = gather(lines)
-    if not cells_of(cells, against, "mean", decoding):
+    if against and not cells_of(cells, against, "mean", decoding):
         raise OptimaError(f"there is no {decoding} evaluation of {against}, which savings are to be measured against; "
                           "run it with the same preset and seeds")
     rows = []
+    def repaid(system, costs): return payback_row(lines, system, against, decoding) if against not in (None, system) and trained_at_all(costs) else None
     for system in sorted({key[0] for key in cells if key[2] == decoding}, key=system_order):
         trained = [training_cost(line) for line in lines if line["system"] == system]
         flops = spending(lines, system, decoding)["flops"]
         rows.append({"system": system, **summary(cells_of(cells, system, "mean", decoding)), "trained": mean_cost(trained),
                      "flops": finite(np.mean([block.mean() for block in flops])),
-                     "payback": payback_row(lines, system, against, decoding) if system != against and trained_at_all(trained) else None})
+                     "payback": repaid(system, trained)})
     return rows
 
 
@@ -228,12 +229,13 @@ def training_table(
         "system": lambda row: row["system"], "score [95 %]": lambda row: row_cell(row, "score", 3),
         "tokens per question [95 %]": lambda row: row_cell(row, "tokens", 1), "FLOPs per question": lambda row: amount(row["flops"]),
         "training: tokens generated": trained("generated"), "tokens trained": trained("trained"),
-        "FLOPs": trained("flops"), "seconds": trained("seconds"),
+        "FLOPs": trained("flops"), "seconds": trained("seconds")}
+    if against: columns |= {
         f"tokens saved per question against {against} [95 %]": lambda row: saved_text(row["payback"]),
         "questions to pay for training, in tokens [95 %]": lambda row: queries_text(row["payback"], "tokens"),
         "in FLOPs [95 %]": lambda row: queries_text(row["payback"], "flops")}
     named = ", ".join(["Ours", *[model] * bool(model)])
-    return Table(rows, columns, f"{named}, per benchmark, {decoding} decoding: what training cost and what it saves; {resampled(rows)}")
+    return Table(rows, columns, f"{named}, per benchmark, {decoding} decoding: what training cost{' and what it saves' * bool(against)}; {resampled(rows)}")
 
 # %% ../nbs/core/76_costs.ipynb #0b59d912
 def payback_words(

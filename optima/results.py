@@ -28,6 +28,7 @@ import numpy as np
 from .errors import OptimaError, suggest
 from .evaluation import gather, system_order
 from .messages import Trajectory, read_jsonl
+from .settings import SHIPPED
 
 CELL = "padding:3px 10px;border-bottom:1px solid rgba(128,128,128,0.35);vertical-align:top;white-space:nowrap;text-align:"
 
@@ -307,15 +308,17 @@ def draw(
 
 # %% ../nbs/core/75_results.ipynb #99a17302
 COLOURS = {"single": "#CC79A7", "untrained": "#0072B2", "terse": "#56B4E9", "teacher": "#D55E00", "random": "#E69F00",
-           "optima": "#009E73", "full": "#009E73",
-           "ceiling": "#999999"}  # Okabe and Ito, and a grey
+           "optima": "#009E73", "full": "#009E73", "ceiling": "#999999",  # Okabe and Ito, and a grey
+           "cot": "#CC79A7", "sc": "#CC79A7", "autoform": "#56B4E9", "tuned_single": "#999999",
+           "isft_dpo": "#009E73", "isft": "#D55E00", "idpo": "#8C6D1F"}  # of the paper's rows, the longer name first
 OTHER_COLOUR = "#808080"
 
 
 def look(system: str) -> dict:
-    "Colour by what was done to the team, marker by its paradigm."
+    "Colour by what was done to the team, marker by its paradigm or variant."
     kinds = [colour for kind, colour in COLOURS.items() if system.startswith(kind)]
-    marker = "D" if system.endswith("single") else "s" if system.endswith("multi_step") else "o"
+    ends = {"sc": "^", "single": "D", "cot": "D", "multi_step": "s", "_3": "s", "per_role": "X", "_without_tokens": "v", "_without_loss": "P"}
+    marker = next((marker for end, marker in ends.items() if system.endswith(end)), "o")
     return {"color": (kinds or [OTHER_COLOUR])[0], "marker": marker}
 
 
@@ -434,7 +437,7 @@ def several(values) -> str:
 def model_name(settings: dict) -> str:
     "The student's name for headings: the toy is called a toy."
     base = settings.get("base") or "unknown model"
-    return "toy model trained from scratch" if base == "toy" else Path(base).name
+    return "toy model trained from scratch" if base in SHIPPED else Path(base).name
 
 
 def provenance(

@@ -1,9 +1,11 @@
 "Registry lines with made-up numbers: drawn from seeded generators, for tests only; they say nothing about any model."
 import numpy as np
 
-from optima.evaluation import first_tasks
+from optima.evaluation import first_tasks, paper_row
 from optima.messages import Message, Trajectory, write_jsonl
 from optima.store import digest, make_folder
+from optima.systems import PAPER as SYSTEM_CHANGES
+from optima.systems import PAPER_ABLATIONS, PAPER_MAIN
 
 SYSTEMS = {  # made-up share of right answers, made-up mean tokens: the rows of the main table
     "single": (0.40, 25), "untrained_debate": (0.42, 150), "untrained_multi_step": (0.40, 120),
@@ -19,6 +21,11 @@ ABLATIONS = {  # the rows of the ablation and of the grid of efficiency weights
 }
 FOUR = ("toy_humaneval", "toy_mbpp", "toy_hotpotqa", "toy_math")
 TWO = ("toy_hotpotqa", "toy_math")  # of the ablations, where they are among a line's benchmarks
+PAPER = {  # the same for the rows of the published method, with two agents and the whole reward
+    "cot": (0.40, 60), "sc": (0.45, 60), "untrained": (0.45, 150), "autoform": (0.44, 70), "tuned_single": (0.50, 30),
+    "random_selection": (0.45, 140), "isft": (0.65, 60), "idpo": (0.62, 40), "isft_dpo": (0.75, 45),
+}
+PAPER_TWINS = ("toy_2wikimultihopqa", "toy_cbt", "toy_gsm8k", "toy_arc")
 STEPS, ITERATION_TASKS = 3, 20  # made-up iterations, and tasks of the evaluations between them
 
 
@@ -113,6 +120,49 @@ def lines(seeds: int = 3, benchmarks=("toy_humaneval",), tasks: int = 60, system
     return [line(system, seed, benchmarks, tasks) for system in systems for seed in range(seeds)]
 
 
+def paper_means(system: str) -> tuple[float, float, int]:
+    "The made-up share of right answers, the made-up mean tokens and the number of agents that a system's name tells."
+    changes, agents = SYSTEM_CHANGES[system], SYSTEM_CHANGES[system].get("agents", 2)
+    right, tokens = PAPER[paper_row(system)]
+    return right, tokens * agents / 2 * (3 if changes.get("token_weight") == 0 else 1), agents
+
+
+def paper_samples(right: float, tokens: float, seed, tasks: int, count: int = 4) -> dict:
+    "Made-up samples: several answers of each task, the right one named so."
+    drawn = [columns(right, tokens, [*seed, number], tasks) for number in range(count)]
+    scores, spent = (np.array([each[name] for each in drawn]).T.tolist() for name in ("score", "tokens"))
+    answers = [["right" if score else f"wrong {place % 3}" for place, score in enumerate(row)] for row in scores]
+    statuses = [["passed" if score else "failed" for score in row] for row in scores]
+    return {"task": drawn[0]["task"], "metric": ["exact_match"] * tasks, "answers": answers, "scores": scores, "statuses": statuses, "tokens": spent}
+
+
+def paper_line(system: str, seed: int, tasks: int = 60) -> dict:
+    "One made-up registry line of the published method, on the paper's four twins, or two of them for an ablation."
+    (right, tokens, agents), changes = paper_means(system), SYSTEM_CHANGES[system]
+    names = PAPER_TWINS if system not in PAPER_ABLATIONS else PAPER_TWINS[::3]
+    place, learned = sum(map(ord, system)), names if changes.get("iterations") != 0 else ()
+    def made(name, *more, share=1, spent=tokens): return columns(right * share, spent, [seed, place, PAPER_TWINS.index(name), *more], tasks)
+    vote = system == "paper_sc"
+    evaluation = {name: {"vote": made(name, spent=8 * tokens)} if vote else {"greedy": made(name)} for name in names}
+    steps = {name: [first_tasks(made(name, 2, step, share=0.6 + 0.2 * step, spent=tokens * (4 - step) / 2), ITERATION_TASKS)
+                    for step in range(1, STEPS)] + [first_tasks(evaluation[name]["greedy"], ITERATION_TASKS)] for name in learned}
+    more = {"samples": {name: paper_samples(right, tokens, [seed, place, spot], 30) for spot, name in enumerate(names)}} if changes.get("scaling") else {}
+    if changes.get("transfer"):
+        more["transfer"] = {home: {away: made(away, 3, share=0.9)} for home, away in zip(names, [names[spot] for spot in (1, 0, 3, 2)])}
+    stages = [stage("evaluate", [system, seed, name], dialogues=tasks, tokens=999, seconds=2.0, flops=1e9) for name in names]
+    stages += [stage("train", [system, seed, name], dialogues=40, tokens=9000, seconds=12.0, flops=5e10) for name in learned]
+    settings = {"base": "toy_paper", "paradigm": "by_task", "training_steps": 24, "iterations": STEPS if learned else 0}
+    return {"key": digest([system, seed]), "system": system, "preset": "synthetic", "seed": seed,
+            "settings": settings | ({"agents": agents} if agents > 2 else {}) | {"stages": [f"{entry['stage']}-{entry['key']}" for entry in stages]},
+            "results": {"evaluation": evaluation, "iteration_evaluation": steps} | more, "cost": {"stages": stages, "peak_memory_mb": 1234},
+            "machine": {"cpu": "a made-up processor", "commit": "0" * 40, "clean": True, "frozen": "f" * 40}}
+
+
+def paper_lines(seeds: int = 3, tasks: int = 60, systems=tuple(PAPER_MAIN)) -> list[dict]:
+    "A made-up registry of the published method: the rows of its main table, unless others are named."
+    return [paper_line(system, seed, tasks) for system in systems for seed in range(seeds)]
+
+
 def evaluation_key(system: str, seed: int, decoding: str = "greedy", benchmark: str = "toy_humaneval") -> str:
     "The made-up key of an evaluation's stage."
     return digest(["evaluate", system, seed, decoding, *[benchmark] * (benchmark != "toy_humaneval")])
@@ -129,7 +179,7 @@ def write_dialogues(runs, line: dict, benchmark: str = "toy_humaneval", decoding
     return folder
 
 
-def samples(right: float, tokens: int, seed: int, tasks: int = 40, count: int = 8) -> dict:
+def samples(right: float, tokens: int, seed: int, tasks: int = 40, count: int = 4) -> dict:
     "Made-up columns of `count` samples per task, as `optima.voting.sample_columns` makes them; tasks differ in difficulty."
     rng, difficulty = np.random.default_rng([seed, tokens]), np.random.default_rng(7).uniform(-0.3, 0.3, tasks)
     hits, spent = rng.random((tasks, count)) < (right + difficulty)[:, None], rng.poisson(tokens, (tasks, count))
@@ -141,7 +191,7 @@ def samples(right: float, tokens: int, seed: int, tasks: int = 40, count: int = 
             "valid": np.ones((tasks, count), int).tolist(), "filler": zeros, "acknowledgement": zeros}
 
 
-def sampled_line(system: str, seed: int, benchmarks=("toy_gsm8k",), tasks: int = 40, count: int = 8) -> dict:
+def sampled_line(system: str, seed: int, benchmarks=("toy_gsm8k",), tasks: int = 40, count: int = 4) -> dict:
     "One made-up registry line of a system that sampled."
     right, tokens = (SYSTEMS | ABLATIONS)[system]
     return {"system": system, "seed": seed, "results": {"samples": {

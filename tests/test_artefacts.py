@@ -1,5 +1,4 @@
 "What the artefacts say and show, and their notebooks, on a made-up registry."
-import ast
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import synthetic
 from nbclient import NotebookClient
+from pages import in_process
 
 from optima.artefacts import (
     PARTS,
@@ -262,24 +262,6 @@ def test_main_results_on_a_made_up_registry(tmp_path):
     assert "&lt;b&gt;made up&lt;/b&gt;" in shown and "<b>made up</b>" not in shown
     assert shown.index("greedy decoding") < shown.index("sampled decoding")
     assert shown.count("aria-label") == 3 and "LLaMA 3 8B (vanilla)" in shown
-
-
-def in_process(path, monkeypatch, replaced=None) -> str:
-    "What a notebook shows, its cells run in this process; `replaced` maps a cell's text to another."
-    seen, names = [], {}
-    monkeypatch.setattr("IPython.display.display", lambda *things: seen.extend(things))
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "code":
-            *body, last = ast.parse((replaced or {}).get(cell.source, cell.source)).body
-            final = isinstance(last, ast.Expr)
-            exec(compile(ast.Module(body if final else [*body, last], []), str(path), "exec"), names)  # noqa: S102 - our own notebook
-            seen.append(eval(compile(ast.Expression(last.value), str(path), "eval"), names) if final else None)
-    return "\n".join(shown_text(thing) for thing in seen if thing is not None)
-
-
-def shown_text(thing) -> str:
-    "A displayed thing as a page has it."
-    return thing._repr_html_() if hasattr(thing, "_repr_html_") else getattr(thing, "data", None) or str(thing)
 
 
 @pytest.mark.parametrize(("name", "seeds", "benchmarks", "figures", "word"), [
