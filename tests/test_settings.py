@@ -5,7 +5,7 @@ from optima import tasks
 from optima.errors import OptimaError
 from optima.settings import load_settings, model_digest, parse_override, preset_names, read_preset
 from optima.store import make_folder
-from optima.systems import ABLATIONS, SYSTEMS
+from optima.systems import ABLATIONS, MAIN, SYSTEMS
 from optima.tasks import Benchmark
 
 
@@ -31,7 +31,7 @@ def test_preset_files_name_known_settings_and_differ():
 
 
 def test_untrained_systems_do_not_iterate_and_terse_ones_take_the_best_prompt():
-    for system in SYSTEMS:
+    for system in (*MAIN, *ABLATIONS):
         settings = load_settings(system)
         assert (settings.iterations == 0) == system.startswith(("single", "untrained", "terse", "teacher"))
         assert settings.evaluation_strategy == ("best" if system.startswith("terse") else "none")
@@ -170,7 +170,7 @@ def test_some_settings_as_json_values():
     ({"keep_share": 1.5}, ["keep_share", "at least 0 and at most 1"]),
     ({"keep_share": 0}, ["keep_share = 0", "above 0"]),
     ({"temperature": float("inf")}, ["temperature = inf: expected a number, at least 0"]),
-    ({"threshold": float("-inf")}, ["threshold = -inf: expected a number, at most 1"]),
+    ({"threshold": float("-inf")}, ["threshold = -inf: expected a number"]),
     ({"task_weight": float("nan")}, ["task_weight = nan"]),
     ({"strategies": ["none", "brif"]}, ["value of strategies under toy prompts: 'brif'; choose one of: brief"]),
     ({"evaluation_strategy": "keywords"}, ["value of evaluation_strategy under toy prompts: 'keywords'"]),
