@@ -148,7 +148,7 @@ def order_of(preset, workers, seeds=1):
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_two_workers_are_busy_with_stages_of_their_own(preset, seeds):
     started, held = order_of(preset, 2, seeds)
-    assert held == [] and len(started) == len(settings)
+    assert held == [] and len(started) == seeds * len((*MAIN, *ABLATIONS))
     assert started[:2] == [f"optima_debate-{preset}-0", f"optima_multi_step-{preset}-0"]
     for first, second in (("optima_multi_step", "full"), ("random_selection_multi_step", "random_selection")):
         assert started.index(f"{first}-{preset}-0") < started.index(f"{second}-{preset}-0")
