@@ -115,7 +115,7 @@ def trl_gradient(base, tokenizer, examples, tmp_path, batch, accumulation, scale
             self.gradient = torch.cat([w.grad.flatten() for w in model.parameters() if w.requires_grad])
             return super()._clip_grad_norm(model)
 
-    settings = training.trainer_settings(tmp_path, 0, 1, 1e-3)
+    settings = training.trainer_settings(tmp_path, 0, 1, 1e-3) | training.SFT_SETTINGS
     settings |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
     settings |= {"train_sampling_strategy": "sequential"}
     model = warm(with_adapter(load_base(base), rank=4, alpha=8))
@@ -203,7 +203,7 @@ def test_what_cannot_be_trained_is_refused(base, examples, tmp_path):
 @pytest.mark.parametrize(
     "taker, settings",
     [
-        (SFTConfig, training.trainer_settings("out", 0, 1, 1e-3)),
+        (SFTConfig, training.trainer_settings("out", 0, 1, 1e-3) | training.SFT_SETTINGS),
         (LoraConfig, training.adapter_settings(4, 8, 0.0)),
         (BitsAndBytesConfig, training.quantization_settings(torch.float32)),
         (SFTTrainer, dict.fromkeys(["model", "args", "train_dataset", "processing_class", "data_collator", "optimizers"])),
