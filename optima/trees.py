@@ -81,7 +81,7 @@ def grow_part(stage: Stage, team: Team, tasks: list[Task], scale: int, number: i
         return done
 
     def rewards(trajectories: list[Trajectory]) -> list[float]:
-        give_rewards(team, tasks, trajectories, scale)
+        spent["flops"] += give_rewards(team, tasks, trajectories, scale)
         return [trajectory.rewards["total"] for trajectory in trajectories]
 
     trees = grow_trees(tasks, held, rewards, paradigm=settings.paradigm, expansions=settings.expansions,
