@@ -401,6 +401,7 @@ def score(
 ) -> list[list[float]]:  # one number per own token, end of turn included
     "Log-probabilities of the assistant's own tokens."
     encoded = [encode_conversation(self.tokenizer, messages, add_generation_prompt=False) for messages in conversations]
+    self.counters["scored_tokens"] += sum(len(ids) for ids, _ in encoded)
     order = sorted(range(len(encoded)), key=lambda at: len(encoded[at][0]))
     budget, scores = max(1, min(4096, 2**28 // len(self.tokenizer))), {}
     with torch.inference_mode():

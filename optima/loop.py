@@ -111,14 +111,19 @@ def give_rewards(
     tasks: list[Task],
     trajectories: list[Trajectory],
     scale: int | None = None,  # the paper's: the tokens that count as one; None: the most among a task's samples
-):
+) -> int:  # the operations of the model that judged, if one did
     "Write its reward, with the settings' weights, beside every dialogue."
     settings, by_id = team.settings, {task.id: task for task in tasks}
     if settings.reward == "sum":
         weights = RewardWeights(settings.task_weight, settings.efficiency_weight, settings.format_weight)
-        return rank(by_id, trajectories, weights, settings.max_acceptable_tokens, settings.question_metric)
-    with team.judging() as engine: losses = readability_losses(engine, trajectories)
+        rank(by_id, trajectories, weights, settings.max_acceptable_tokens, settings.question_metric)
+        return 0
+    with team.judging() as engine:
+        before = engine.counters["scored_tokens"]
+        losses = readability_losses(engine, trajectories)
+        flops = 2 * engine.model.num_parameters() * (engine.counters["scored_tokens"] - before)
     rank_like_the_paper(by_id, trajectories, losses, settings.token_weight, settings.loss_weight, settings.question_metric, scale)
+    return flops
 
 # %% ../nbs/core/65_loop.ipynb #83d88153
 def rank_stage(store: Store, team: Team, benchmark: str, iteration: int, generated: Stage) -> Stage:
@@ -128,9 +133,10 @@ def rank_stage(store: Store, team: Team, benchmark: str, iteration: int, generat
 
     def build(folder):
         started, trajectories = perf_counter(), read_shards(generated)
-        give_rewards(team, training_tasks(settings, benchmark, iteration), trajectories)
+        flops = give_rewards(team, training_tasks(settings, benchmark, iteration), trajectories)
         write_jsonl(folder / "ranked.jsonl", trajectories)
-        write_json(folder / "cost.json", {"dialogues": len(trajectories), "seconds": perf_counter() - started} | provenance())
+        cost = {"dialogues": len(trajectories), "flops": flops, "seconds": perf_counter() - started}
+        write_json(folder / "cost.json", cost | provenance())
 
     return stage.make(build)
 

@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from dataclasses import replace
 from statistics import fmean
+from time import perf_counter
 
 from .loop import TRAINING, give_rewards, reward_settings, stream
 from .messages import Trajectory
@@ -81,7 +82,8 @@ def grow_part(stage: Stage, team: Team, tasks: list[Task], scale: int, number: i
         return done
 
     def rewards(trajectories: list[Trajectory]) -> list[float]:
-        give_rewards(team, tasks, trajectories, scale)
+        started, flops = perf_counter(), give_rewards(team, tasks, trajectories, scale)
+        spent.update({"flops": flops, "seconds": perf_counter() - started})
         return [trajectory.rewards["total"] for trajectory in trajectories]
 
     trees = grow_trees(tasks, held, rewards, paradigm=settings.paradigm, expansions=settings.expansions,

@@ -25,6 +25,13 @@ def test_training_is_what_made_the_teams_each_stage_once():
     assert training_cost(line) == {"generated": 64000, "trained": 9000, "tokens": 73000, "flops": None, "seconds": 42.0}
 
 
+def test_preferences_are_trained_on_and_their_trees_generated():
+    line = lines(1, systems=("untrained_debate",))[0]
+    line["cost"]["stages"] += [stage("grow", ["a"], tokens=500, flops=9, seconds=1.0), stage("pair", ["b"], pairs=12),
+                               stage("prefer", ["c"], tokens=70, flops=5, seconds=2.0)]
+    assert training_cost(line) == {"generated": 500, "trained": 70, "tokens": 570, "flops": 14, "seconds": 3.0}
+
+
 def test_an_untrained_team_cost_nothing():
     assert training_cost(lines(1, systems=("untrained_debate",))[0]) == {
         "generated": 0, "trained": 0, "tokens": 0, "flops": 0, "seconds": 0}

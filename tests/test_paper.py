@@ -59,6 +59,7 @@ def test_trees_give_pairs_and_their_cost_is_counted(lines):
     costs = {cost["stage"]: cost for cost in made["paper_idpo"]["cost"]["stages"]}
     assert all(costs["grow"][name] > 0 for name in ("tokens", "flops", "seconds", "dialogues"))
     assert all(costs["prefer"][name] > 0 for name in ("tokens", "flops", "seconds", "steps"))
+    assert costs["rank"]["flops"] > 0, "the base reads every dialogue to judge it"
     summary = made["paper_idpo"]["results"]["iterations"][SHARING][1]
     assert summary["trees"] == 4 and summary["generated"] == 4 * 2 * 3 and summary["pairs"] > 0
 
