@@ -6,7 +6,7 @@
 __all__ = ['SKILLS', 'SKILL_SHARE', 'VIEWS_KEPT', 'DRILLED', 'PAPER', 'PAPER_SHIPPED', 'recall', 'matches', 'drill', 'Paper',
            'PaperRecipe']
 
-# %% ../nbs/core/38_papermodels.ipynb #1b03eb72
+# %% ../nbs/core/38_papermodels.ipynb #e3719451
 import random
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from .toymodels import DRILL, SPECIAL, Recipe, World, words_and_mask
 from .toyquestions import LINKS, PEOPLE, THINGS, VALUES, fact_text, lookups, sums
 from .toyworld import Demonstration
 
-# %% ../nbs/core/38_papermodels.ipynb #263d1c4d
+# %% ../nbs/core/38_papermodels.ipynb #c2bfa830
 def recall(
     rng: random.Random,
     turns: int = 8,
@@ -31,20 +31,16 @@ def matches(
     rng: random.Random,
     turns: int = 4,
 ) -> list[tuple[str, str]]:  # what is told, and the answer
-    "Who fits a clue, and who of those that are named fits it."
-    gap = cloze.draw(rng)
-    passage = rng.choice([facts for facts in gap.passages if len(facts) > 1])
-    clues = rng.choices([(what, end) for what, _, end in passage], k=turns)
-    told, made = " ".join(map(fact_text, passage)), []
-    for clue in clues:
-        fits = [who for what, who, end in passage if (what, end) == clue]
-        others = [who for what, who, end in passage if end != clue[1]]
-        named = rng.sample([rng.choice(fits), *others[:1]], 2)
-        made += [(" ".join(clue), " ".join(fact_text((clue[0], who, clue[1])) for who in fits)),
-                 (f"{' '.join(clue)} {' '.join(named)}", fact_text((clue[0], next(who for who in named if who in fits), clue[1])))]
+    "Who is on a list, and who of those that are named is on it too."
+    relation, people = rng.choice(list(VALUES)), rng.sample(PEOPLE, 8)
+    lists = list(zip(rng.sample(VALUES[relation], 3), (people[:2], people[2:4], people[4:6])))
+    told, made = " ".join(fact_text((relation, value, *listed)) for value, listed in lists), []
+    for value, listed in rng.choices(lists, k=turns):
+        named = rng.sample([sought := rng.choice(listed), rng.choice(people[6:])], 2)
+        made += [(f"{relation} {value}", fact_text((relation, value, *listed))), (" ".join(named), f"{sought} .")]
     return [(f"{told} {made[0][0]}", made[0][1]), *made[1:]]
 
-# %% ../nbs/core/38_papermodels.ipynb #5dfd7d30
+# %% ../nbs/core/38_papermodels.ipynb #2a9cee4e
 SKILLS = {hops.name: lookups, cloze.name: matches, counting.name: sums, knowledge.name: recall}
 SKILL_SHARE = {hops.name: 0.4, cloze.name: 0.4, counting.name: 0.5, knowledge.name: 0.5}  # of a family's drills
 
@@ -59,7 +55,7 @@ def drill(rng: random.Random, family: Family) -> list[Demonstration]:
     system = f"{DRILL} {PAPER_PROMPTS['strategies']['check']}" if check else DRILL
     return [Demonstration("drill", system, tuple(seat.turns)) for seat in seats]
 
-# %% ../nbs/core/38_papermodels.ipynb #1a6e8eb2
+# %% ../nbs/core/38_papermodels.ipynb #8b3fe703
 VIEWS_KEPT = 2  # of each dialogue: five views of one are too much alike
 DRILLED = (1.2, 1.4, 1.3, 0.8)  # how often each of PAPER_FAMILIES is drilled
 

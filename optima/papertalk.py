@@ -8,7 +8,7 @@ __all__ = ['PAPER_PROMPTS', 'NOTATIONS', 'STYLES', 'METHODS', 'RARE', 'STRATEGY_
            'draw_manner', 'draw_strategy', 'loosely', 'chatter', 'Said', 'Script', 'PartnerScript', 'SolverScript',
            'CriticScript', 'cast_script', 'Seat', 'hold', 'draw_dialogue']
 
-# %% ../nbs/core/37_papertalk.ipynb #3730782c
+# %% ../nbs/core/37_papertalk.ipynb #8198e17a
 import random
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ from .paradigms import Prompts, start
 from .toyfunctions import Family
 from .toyworld import Demonstration
 
-# %% ../nbs/core/37_papertalk.ipynb #21f7285f
+# %% ../nbs/core/37_papertalk.ipynb #533e5e48
 _FORMATS = ("brief", "check", "polite", "recap", "guess", "autoform", "code", "table", "pairs", "list")
 _UNUSED = ("propose", "evaluate", "evaluate_again", "revise", "plan", "execute", "tool_result")  # of the article's roles
 PAPER_PROMPTS = {
@@ -29,7 +29,7 @@ PAPER_PROMPTS = {
     "heard": "they say {message}", "between": " ", **dict.fromkeys(_UNUSED, ""),
 }  # fmt: skip
 
-# %% ../nbs/core/37_papertalk.ipynb #1a6e7db5
+# %% ../nbs/core/37_papertalk.ipynb #df1cf2c1
 NOTATIONS = ("prose", "table", "pairs", "autoform", "code", "list")
 
 
@@ -46,9 +46,9 @@ def written(
     if notation == "list": return f"next {left} is {right}"
     return f"{left} = {right} ." if len(fact) == 2 else f"{left} {right} ."
 
-# %% ../nbs/core/37_papertalk.ipynb #e1fb9065
+# %% ../nbs/core/37_papertalk.ipynb #9ca28aae
 STYLES = {  # strategy -> shares of chatty, plain, terse
-    "none": (0.85, 0.05, 0.10), "brief": (0.03, 0.17, 0.80), "polite": (0.97, 0.02, 0.01), "recap": (0.97, 0.02, 0.01),
+    "none": (0.87, 0.04, 0.09), "brief": (0.03, 0.17, 0.80), "polite": (0.97, 0.02, 0.01), "recap": (0.97, 0.02, 0.01),
     "autoform": (0.08, 0.12, 0.80), "code": (0.08, 0.12, 0.80), "table": (0.10, 0.75, 0.15), "pairs": (0.10, 0.75, 0.15),
 }  # fmt: skip
 METHODS = {"none": (0.75, 0.20, 0.05), "check": (0.07, 0.91, 0.02), "guess": (0.07, 0.05, 0.88)}  # careless, careful, guess
@@ -79,8 +79,8 @@ def draw_strategy(rng: random.Random) -> str:
     "A strategy of the demonstrations."
     return rng.choices(list(STRATEGY_SHARE), STRATEGY_SHARE.values())[0]
 
-# %% ../nbs/core/37_papertalk.ipynb #bd943b95
-FILLER = 0.95  # share of chatty messages that have each of their fillers
+# %% ../nbs/core/37_papertalk.ipynb #08c5a8a7
+FILLER = 0.97  # share of chatty messages that have each of their fillers
 LOOSE = ("bright", "calm", "clear", "fair", "fine", "fresh", "good", "happy", "kind", "long", "new", "nice", "quick", "quiet", "warm", "wise")
 GREETING = "hello team , {} {} and {} day for {} work ."
 CLOSING = "i hope these {} {} words are {} and {} ."
@@ -112,7 +112,7 @@ def chatter(
     parts = [loosely(rng, part) for part in opening] + restating + [core] + [loosely(rng, part) for part in closing]
     return " ".join(part for part in parts if part and (part == core or rng.random() < FILLER))
 
-# %% ../nbs/core/37_papertalk.ipynb #d50ae892
+# %% ../nbs/core/37_papertalk.ipynb #e292f39d
 @dataclass(frozen=True)
 class Said:
     "One turn: its text, and what is in it."
@@ -150,7 +150,7 @@ class Script:
         self.turns, self.answer = self.turns + 1, answer or self.answer
         return Said(f"{text} <A> {answer} </A>".strip() if answer else text, tuple(facts), answer, asks)
 
-# %% ../nbs/core/37_papertalk.ipynb #9484212e
+# %% ../nbs/core/37_papertalk.ipynb #6dcb5d21
 class PartnerScript(Script):
     "A partner of an exchange."
 
@@ -166,7 +166,7 @@ class PartnerScript(Script):
         facts, answer = self.family.share(self.seen, self.hand, told, self.careful)
         return self.say("" if facts or answer else NOTHING, facts, answer)
 
-# %% ../nbs/core/37_papertalk.ipynb #130a3f8d
+# %% ../nbs/core/37_papertalk.ipynb #995df875
 class SolverScript(Script):
     "A solver, alone or with critics."
 
@@ -186,7 +186,7 @@ class SolverScript(Script):
         draft = f"my first try is {answer} ." if self.manner.style == "chatty" else ""
         return self.say(draft, self.family.steps(self.seen, self.careful), answer)
 
-# %% ../nbs/core/37_papertalk.ipynb #21bc4b2c
+# %% ../nbs/core/37_papertalk.ipynb #c1bd0388
 class CriticScript(Script):
     "A critic of a solver's work."
 
@@ -200,7 +200,7 @@ class CriticScript(Script):
         if asks and not facts: core = f"{RIGHT} {core}"
         return self.say(core, facts, thanks=True, asks=asks)
 
-# %% ../nbs/core/37_papertalk.ipynb #efc13e86
+# %% ../nbs/core/37_papertalk.ipynb #395650f2
 SCRIPTS = {"partner": PartnerScript, "solver": SolverScript, "adviser": CriticScript}
 PROMPTS = Prompts(**PAPER_PROMPTS)
 
@@ -244,7 +244,7 @@ def hold(
         except StopIteration: ask = None
     return list(seats.values())
 
-# %% ../nbs/core/37_papertalk.ipynb #1a03e633
+# %% ../nbs/core/37_papertalk.ipynb #b55dc2af
 TEAMS = {2: 0.70, 3: 0.14, 4: 0.08, 5: 0.08}  # number of agents: share
 ALONE = 0.12  # share of dialogues of a solver by itself
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['EVERYBODY', 'KNOWN_VALUES', 'SKIPPED', 'hops', 'cloze', 'counting', 'knowledge', 'PAPER_FAMILIES',
-           'toy_2wikimultihopqa', 'toy_cbt', 'toy_gsm8k', 'toy_arc', 'Hops', 'Gap', 'fitting', 'draw_gap', 'Cloze',
-           'Counting', 'known_facts', 'Chain', 'follow', 'with_options', 'every_chain', 'Knowledge', 'load_chains']
+           'toy_2wikimultihopqa', 'toy_cbt', 'toy_gsm8k', 'toy_arc', 'first_line', 'Hops', 'Gap', 'fitting', 'draw_gap',
+           'Cloze', 'Counting', 'known_facts', 'Chain', 'follow', 'with_options', 'every_chain', 'Knowledge',
+           'load_chains']
 
-# %% ../nbs/core/26_papertwins.ipynb #4d5f04e7
+# %% ../nbs/core/26_papertwins.ipynb #10598943
 import random
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -16,22 +17,14 @@ from fastcore.basics import patch
 
 from .tasks import Benchmark, Task
 from .toyfunctions import Family, benchmark_of, split_of
-from optima.toyquestions import (
-    LINKS,
-    PEOPLE,
-    SLIPPERY,
-    VALUES,
-    Fact,
-    Stories,
-    TwoHops,
-    draw_puzzle,
-    draw_story,
-    fact_text,
-    find,
-    whose,
-)
+from .toyquestions import LINKS, PEOPLE, VALUES, Fact, Stories, TwoHops, draw_puzzle, draw_story, fact_text, find, whose
 
-# %% ../nbs/core/26_papertwins.ipynb #b099a343
+# %% ../nbs/core/26_papertwins.ipynb #eed40b62
+def first_line(facts: list[Fact], relation: str, person: str, careful: bool) -> str:
+    "About whom the line is that an agent goes by: the careless take the first one."
+    return whose(facts, relation, person) if careful else next(who for what, who, _ in facts if what == relation)
+
+
 @dataclass(frozen=True)
 class Hops(TwoHops):
     "Two look-ups, each in another partner's passages: the twin of 2WikiMultiHopQA."
@@ -41,15 +34,20 @@ class Hops(TwoHops):
     def content(self, problem) -> str: return f"{self.name} {super().content(problem)}"
 
     def problem(self, rng):
-        "A puzzle with one more passage; in half of all puzzles nobody slips."
-        safe, puzzle = rng.random() < 0.5, draw_puzzle(rng)
-        while safe == (puzzle.link in SLIPPERY): puzzle = draw_puzzle(rng)
+        "A puzzle with one more passage."
+        puzzle = draw_puzzle(rng)
         seen = {word for fact in puzzle.facts for word in fact}
         who, relation = rng.choice([name for name in PEOPLE if name not in seen]), next(what for what in VALUES if what not in seen)
         passages = [*puzzle.passages, ((relation, who, rng.choice(VALUES[relation])),)]
         return replace(puzzle, passages=tuple(rng.sample(passages, len(passages))))
 
-# %% ../nbs/core/26_papertwins.ipynb #ef94f51c
+    def chain(self, problem, careful=True) -> list[Fact]:
+        "The two facts that a solver goes by."
+        first = first_line(problem.facts, problem.link, problem.person, careful)
+        bridge = find(problem.facts, problem.link, first)
+        return [(problem.link, first, bridge), (problem.relation, bridge, find(problem.facts, problem.relation, bridge))]
+
+# %% ../nbs/core/26_papertwins.ipynb #3459da59
 @patch
 def share(
     self: Hops,
@@ -61,7 +59,7 @@ def share(
     "What a partner says, and the answer where it has one."
     said, bridge = [], next((end for what, _, end in told if what == problem.link), "")
     if any(what == problem.link for what, _, _ in hand):
-        who = whose(hand, problem.link, problem.person, careful)
+        who = first_line(hand, problem.link, problem.person, careful)
         bridge = find(hand, problem.link, who)
         said.append((problem.link, who, bridge))
     if not bridge or all(what != problem.relation for what, _, _ in hand): return said, ""
@@ -81,11 +79,11 @@ def guess(self: Hops, rng, problem) -> str:
     "Anything of the right kind."
     return rng.choice(VALUES[problem.relation])
 
-# %% ../nbs/core/26_papertwins.ipynb #984faaa9
+# %% ../nbs/core/26_papertwins.ipynb #765b5338
 @dataclass(frozen=True)
 class Gap:
     "A person is sought who fits two clues."
-    passages: tuple[tuple[Fact, ...], ...]
+    passages: tuple[tuple[Fact, ...], ...]  # of a list, the facts are relation, value, people
     clues: tuple[tuple[str, str], ...]  # relation and value, twice
     options: tuple[str, ...]
 
@@ -100,23 +98,22 @@ def fitting(
     clue: tuple[str, str],  # relation and value
 ) -> list[str]:
     "The people who fit a clue, as they are read."
-    return [who for what, who, end in facts if (what, end) == clue]
+    return [who for *key, people in facts if tuple(key) == clue for who in people.split()]
 
 
 def draw_gap(rng: random.Random) -> Gap:
-    "A random cloze: one person fits both clues, one each of two others fits one."
-    sought, first, second, one, other, *others = rng.sample(PEOPLE, 11)
-    relations = rng.sample(list(VALUES), 2)
+    "A random cloze."
+    sought, *people = rng.sample(PEOPLE, 12)
     passages, clues = [], []
-    for relation, fits, fails in ((relations[0], first, (second, one)), (relations[1], second, (first, other))):
-        value, *wrong = rng.sample(VALUES[relation], 3)
+    for relation, other, third in zip(rng.sample(list(VALUES), 2), people[:2], people[2:4]):
+        value, wrong = rng.sample(VALUES[relation], 2)
         clues.append((relation, value))
-        facts = [(relation, sought, value), (relation, fits, value), *((relation, who, end) for who, end in zip(fails, wrong))]
-        passages.append(tuple(rng.sample(facts, 4)))
-    passages += [((link, *pair),) for link, pair in zip(rng.sample(LINKS, 3), zip(others[::2], others[1::2]))]
-    return Gap(tuple(rng.sample(passages, 5)), tuple(clues), tuple(rng.sample([sought, first, second, one], 4)))
+        facts = [(relation, value, " ".join(rng.sample([sought, other], 2))), (relation, wrong, third)]
+        passages.append(tuple(rng.sample(facts, 2)))
+    passages += [((link, *pair),) for link, pair in zip(rng.sample(LINKS, 3), zip(people[4::2], people[5::2]))]
+    return Gap(tuple(rng.sample(passages, 5)), tuple(clues), tuple(rng.sample([sought, *people[:3]], 4)))
 
-# %% ../nbs/core/26_papertwins.ipynb #84280d31
+# %% ../nbs/core/26_papertwins.ipynb #25311176
 @dataclass(frozen=True)
 class Cloze(Family):
     "Who fits two clues, of which each is in another partner's passages: the twin of CBT."
@@ -129,7 +126,6 @@ class Cloze(Family):
     def passages(self, problem) -> tuple[str, ...]: return tuple(" ".join(map(fact_text, passage)) for passage in problem.passages)
     def restate(self, problem) -> str: return f"find {' , '.join(map(' '.join, problem.clues))}"
     def guess(self, rng, problem) -> str: return rng.choice(problem.options)
-    def answer(self, problem, careful: bool = True) -> str: return self.steps(problem, careful)[-1][1]
 
     def question(self, problem) -> str:
         first, second = map(" ".join, problem.clues)
@@ -139,38 +135,43 @@ class Cloze(Family):
         topics = [passage[0][0] for passage in problem.passages]
         return tuple(topics.index(relation) for relation, _ in problem.clues)
 
-# %% ../nbs/core/26_papertwins.ipynb #1c7a0309
+# %% ../nbs/core/26_papertwins.ipynb #4f819d27
 @patch
 def share(self: Cloze, problem, hand, told, careful=True):
     "What a partner says, and the answer where it has one."
     held = [clue for clue in problem.clues if fitting(hand, clue)]
     if not held: return [], ""
     clue, mine = held[0], fitting(hand, held[0])
-    named = [who for what, who, _ in told if what != clue[0]]
+    named = [who for what, _, people in told if what != clue[0] for who in people.split()]
     if not careful and named: return [], named[0]
     both = [who for who in named if who in mine]
-    said = both[:1] or (mine if careful else mine[:1])
-    return [(clue[0], who, clue[1]) for who in said], both[0] if both else ""
+    return [(*clue, " ".join(mine if careful else mine[:1]))], both[0] if both else ""
 
 
 @patch
 def steps(self: Cloze, problem, careful=True):
     "What somebody who reads all passages writes down."
-    first, second = problem.clues
-    named = fitting(problem.facts, first)
-    if not careful: return [(first[0], named[0], first[1])]
-    both = [who for who in named if who in fitting(problem.facts, second)]
-    return [*((first[0], who, first[1]) for who in named), (second[0], both[0], second[1])]
+    named = [fitting(problem.facts, clue) for clue in problem.clues]
+    if not careful: return [(*problem.clues[0], named[0][0])]
+    return [(*clue, " ".join(people)) for clue, people in zip(problem.clues, named)]
+
+
+@patch
+def answer(self: Cloze, problem, careful=True) -> str:
+    "Who is on both lists; the careless take the first of one."
+    first, second = (fitting(problem.facts, clue) for clue in problem.clues)
+    return next(who for who in first if who in second) if careful else first[0]
 
 
 @patch
 def misread(self: Cloze, rng, problem):
-    "Now and then the eye slips, in the second passage, between the two who fit the first clue."
+    "Now and then the eye slips, in the second list, to the other one of the first."
     if rng.random() >= self.noise: return problem
-    one, other = fitting(problem.facts, problem.clues[0])
-    swapped, relation = {one: other, other: one}, problem.clues[1][0]
-    passages = (tuple((what, swapped.get(who, who) if what == relation else who, end) for what, who, end in passage) for passage in problem.passages)
-    return replace(problem, passages=tuple(passages))
+    sought = self.answer(problem)
+    other = next(who for who in fitting(problem.facts, problem.clues[0]) if who != sought)
+    right = next(fact for fact in problem.facts if fact[:2] == problem.clues[1])
+    wrong = (*right[:2], " ".join(other if who == sought else who for who in right[2].split()))
+    return replace(problem, passages=tuple(tuple(wrong if fact == right else fact for fact in passage) for passage in problem.passages))
 
 
 @patch
@@ -179,7 +180,7 @@ def task(self: Cloze, problem, name: str) -> Task:
     return Task(id=f"{self.name}/{name}", benchmark=self.name, question=self.question(problem), metric=self.metric,
                 answer=self.answer(problem), passages=self.passages(problem), supporting=self.supporting(problem))
 
-# %% ../nbs/core/26_papertwins.ipynb #606b2f87
+# %% ../nbs/core/26_papertwins.ipynb #bc7bff0f
 @dataclass(frozen=True)
 class Counting(Stories):
     "Word problems of two steps: the twin of GSM8k."
@@ -197,7 +198,7 @@ class Counting(Stories):
         sums = self.working(problem, careful).split(" .")
         return [tuple(text.strip().split(" = ")) for text in sums if text.strip()]
 
-# %% ../nbs/core/26_papertwins.ipynb #e91d7cd2
+# %% ../nbs/core/26_papertwins.ipynb #1671e6ac
 EVERYBODY = (*PEOPLE, "ruth", "sam", "tess", "ugo")
 KNOWN_VALUES = VALUES | {
     "food": ("rice", "soup", "cake", "fish", "beans", "bread", "salad", "pasta"),
@@ -217,7 +218,7 @@ def known_facts() -> dict[tuple[str, str], str]:
         known |= {(link, who): end for who, end in zip(order, order[1:] + order[:1])}
     return known | {(relation, who): rng.choice(ends) for relation, ends in KNOWN_VALUES.items() for who in EVERYBODY}
 
-# %% ../nbs/core/26_papertwins.ipynb #d97922f5
+# %% ../nbs/core/26_papertwins.ipynb #742670f5
 SKIPPED = ("boss", "teacher")  # links that the careless leave out where they come last
 
 
@@ -257,7 +258,7 @@ def every_chain() -> tuple[Chain, ...]:
     links = [(one,) for one in LINKS] + [(one, other) for one in LINKS for other in LINKS]
     return tuple(Chain(relation, pair, who) for relation in KNOWN_VALUES for pair in links for who in EVERYBODY)
 
-# %% ../nbs/core/26_papertwins.ipynb #e9d5462e
+# %% ../nbs/core/26_papertwins.ipynb #b4a3593f
 @dataclass(frozen=True)
 class Knowledge(Family):
     "Multiple choice about facts that are known by heart: the twin of ARC."
@@ -281,7 +282,7 @@ class Knowledge(Family):
         return Task(id=f"{self.name}/{name}", benchmark=self.name, question=self.question(problem), metric=self.metric,
                     answer=self.answer(problem))
 
-# %% ../nbs/core/26_papertwins.ipynb #fb433ff1
+# %% ../nbs/core/26_papertwins.ipynb #b33cfaff
 @lru_cache(maxsize=64)
 def load_chains(family: Knowledge, split: str, n: int, seed: int) -> tuple[Task, ...]:  # at most n
     "Tasks of one split, in an order of the seed."
@@ -290,7 +291,7 @@ def load_chains(family: Knowledge, split: str, n: int, seed: int) -> tuple[Task,
     drawn = rng.sample(chains, len(chains))[:n]
     return tuple(family.task(with_options(random.Random(f"{seed} {chain.words}"), chain), f"{split}-{seed}-{i}") for i, chain in enumerate(drawn))
 
-# %% ../nbs/core/26_papertwins.ipynb #fc96956d
+# %% ../nbs/core/26_papertwins.ipynb #e16b0b15
 hops, cloze, counting, knowledge = Hops(), Cloze(), Counting(), Knowledge()
 PAPER_FAMILIES = (hops, cloze, counting, knowledge)
 toy_2wikimultihopqa, toy_cbt, toy_gsm8k = map(benchmark_of, (hops, cloze, counting))
