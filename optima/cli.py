@@ -174,10 +174,9 @@ def reproduce(chosen) -> int:
 
 def print_tables(lines: list[dict], against: str | None = None):
     "Print rows and paired comparisons of some registry lines, a table of each per decoding, greedy first."
-    from optima.evaluation import report_rows
-    from optima.reading import shown_comparisons
+    from optima.reading import shown_comparisons, shown_report
 
-    rows, compared = report_rows(lines, against), shown_comparisons(lines, against)
+    rows, compared = shown_report(lines, against), shown_comparisons(lines, against)
     for decoding in sorted({row["decoding"] for row in rows}):
         print_tables_of(rows, compared, decoding)
 
@@ -188,19 +187,18 @@ def print_tables_of(rows: list[dict], compared: list[dict], decoding: str):
 
     print(f"\n{main_table(rows, decoding)}")
     print(f"\n{status_table(rows, decoding)}")
-    if compared:
+    if any(row["decoding"] == decoding for row in compared):
         print(f"\n{comparison_table(compared, decoding)}")
 
 
 def print_compact(lines: list[dict], name: str):
     "Print an artefact's own tables, or else the means over the benchmarks, greedy only: its notebook shows the rest."
-    from optima.evaluation import report_rows
-    from optima.reading import own_tables, shown_comparisons
+    from optima.reading import own_tables, shown_comparisons, shown_report
 
     print(f"\n{name} (all rows and decodings: optima report {name})")
     tables = own_tables(name, lines)
     if not tables:
-        rows, compared = report_rows(lines), shown_comparisons(lines)
+        rows, compared = shown_report(lines), shown_comparisons(lines)
         means = [[row | {"benchmark": "all"} for row in table if row["benchmark"] == "mean"] for table in (rows, compared)]
         print_tables_of(*means, min(row["decoding"] for row in rows))
     for table in tables:
@@ -209,18 +207,16 @@ def print_compact(lines: list[dict], name: str):
 
 def report(chosen) -> int:
     "Print an artefact's rows from a registry."
-    from optima.reading import lines_to_show, own_tables
+    from optima.reading import lines_to_show, own_tables, registry_name, shown_report
 
     lines = lines_to_show(chosen.name, chosen.runs, chosen.preset)
-    if chosen.against and chosen.against not in {line["system"] for line in lines}:
-        raise OptimaError(suggest("system", chosen.against, {line["system"] for line in lines}))
-    if not chosen.json:
-        for table in own_tables(chosen.name, lines):
-            print(f"\n{table}")
-        print_tables(lines, against=chosen.against)
+    against = chosen.against and registry_name(chosen.against, lines)
+    if chosen.json:
+        print(json.dumps(shown_report(lines, against), indent=1, ensure_ascii=False))
         return 0
-    from optima.evaluation import report_rows
-    print(json.dumps(report_rows(lines, chosen.against), indent=1, ensure_ascii=False))
+    for table in own_tables(chosen.name, lines):
+        print(f"\n{table}")
+    print_tables(lines, against)
     return 0
 
 

@@ -464,7 +464,7 @@ def report_rows(
 def chosen_against(cells: dict, system: str, against, decoding: str) -> str | None:
     "The system to compare with: as asked for, else the first of its pairs, if it was run with the same seeds."
     if isinstance(against, str):
-        return against if against != system else None
+        return against if against != system and run_under(cells, [(system, against)], decoding) else None
     if against is not None:
         return against.get(system)
     ran = {name: {key[1:]: cell.seeds for key, cell in cells.items() if key[0] == name and key[2] == decoding}

@@ -3,7 +3,7 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from optima.errors import OptimaError
+from optima.errors import OptimaError, suggest
 from optima.launcher import ROOT, artefact
 from optima.registry import read_registry, registry_path
 from optima.settings import load_settings
@@ -76,19 +76,37 @@ def seeds_of(lines: list[dict], system: str) -> set[int]:
     return {line["seed"] for line in lines if line["system"] == system}
 
 
+def registry_name(system: str, lines: list[dict]) -> str:
+    "The registry's name of a system that is asked for as tables show it."
+    known = {line["system"] for line in lines}
+    names = [name for name in (system, f"paper_{system}") if name in known]
+    if not names:
+        raise OptimaError(suggest("system", system, known))
+    return names[0]
+
+
+def shown_report(lines: list[dict], against: str | None = None) -> list[dict]:
+    "The rows of a report, their systems named as tables show them."
+    from optima.evaluation import report_rows
+    from optima.paper import shown_rows
+
+    return shown_rows(report_rows(lines, against))
+
+
 def shown_comparisons(
     lines: list[dict],
     against: str | None = None,  # a system that all others are set beside; None: each trained team with its controls
 ) -> list[dict]:
     "The paired comparisons that can be made; says on stderr which cannot, for want of seeds."
     from optima.evaluation import comparisons, default_pairs, system_order
+    from optima.paper import shown_rows
 
     systems = sorted({line["system"] for line in lines}, key=system_order)
     pairs = [(name, against) for name in systems if name != against] if against else default_pairs(systems)
     uneven = [pair for pair in pairs if seeds_of(lines, pair[0]) != seeds_of(lines, pair[1])]
     for system, other in uneven:
         print(f"not compared: {system} with {other}, they were run with different seeds", file=sys.stderr)
-    return comparisons(lines, [pair for pair in pairs if pair not in uneven])
+    return shown_rows(comparisons(lines, [pair for pair in pairs if pair not in uneven]))
 
 
 def own_tables(name: str, lines: list[dict]) -> list:

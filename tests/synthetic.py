@@ -90,6 +90,7 @@ def costs(system: str, seed: int, benchmarks, tasks: int) -> list[dict]:
 
 def line(system: str, seed: int, benchmarks=("toy_humaneval",), tasks: int = 60) -> dict:
     "One made-up registry line."
+    if system in SYSTEM_CHANGES: return paper_line(system, seed, tasks)
     right, tokens = (SYSTEMS | ABLATIONS)[system]
     if system in ABLATIONS:
         benchmarks = tuple(name for name in benchmarks if name in TWO) or benchmarks

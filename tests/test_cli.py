@@ -14,6 +14,7 @@ from synthetic import evaluation_key, write_dialogues
 from synthetic import line as made_up
 
 from optima import cli, doctor, isolation, launcher, publishing, reading
+from optima.evaluation import PAPER_ROWS
 from optima.launcher import ARTEFACTS, ARTICLE
 from optima.messages import read_jsonl
 from optima.registry import add_line, read_registry
@@ -197,6 +198,16 @@ def test_report_knows_every_artefact(filled, capsys, name):
         assert {pair[:2] for pair in compared(told.out)} == {(row, "full") for row in rows} | {("full", "random_selection")}
     assert cli.main(["report", name, "--json"]) == 0
     assert {row["system"] for row in json.loads(capsys.readouterr().out)} == set(systems)
+
+
+def test_report_names_the_papers_systems_as_the_paper_does(runs, capsys):
+    for system in ARTEFACTS["paper_main"]["systems"]: add_line(runs, experiment_line(system))
+    assert cli.main(["report", "paper_main", "--json", "--against", "untrained"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["system"] for row in rows if row["benchmark"] == "mean"} == {*PAPER_ROWS, "isft_per_role"}
+    assert {row["decoding"] for row in rows if row["system"] == "sc"} == {"vote"} and {row["against"] for row in rows} == {"untrained", None}
+    assert cli.main(["report", "paper_main"]) == 0
+    assert "isft_per_role  isft " in capsys.readouterr().out
 
 
 def test_report_compares_only_what_was_run_with_the_same_seeds(filled, capsys):
