@@ -180,7 +180,7 @@ def write_dialogues(runs, line: dict, benchmark: str = "toy_humaneval", decoding
     return folder
 
 
-def samples(right: float, tokens: int, seed: int, tasks: int = 40, count: int = 4) -> dict:
+def samples(right: float, tokens: int, seed: int, tasks: int = 80, count: int = 8) -> dict:
     "Made-up columns of `count` samples per task, as `optima.voting.sample_columns` makes them; tasks differ in difficulty."
     rng, difficulty = np.random.default_rng([seed, tokens]), np.random.default_rng(7).uniform(-0.3, 0.3, tasks)
     hits, spent = rng.random((tasks, count)) < (right + difficulty)[:, None], rng.poisson(tokens, (tasks, count))
@@ -192,7 +192,7 @@ def samples(right: float, tokens: int, seed: int, tasks: int = 40, count: int = 
             "valid": np.ones((tasks, count), int).tolist(), "filler": zeros, "acknowledgement": zeros}
 
 
-def sampled_line(system: str, seed: int, benchmarks=("toy_gsm8k",), tasks: int = 40, count: int = 4) -> dict:
+def sampled_line(system: str, seed: int, benchmarks=("toy_gsm8k",), tasks: int = 80, count: int = 8) -> dict:
     "One made-up registry line of a system that sampled."
     right, tokens = (SYSTEMS | ABLATIONS)[system]
     return {"system": system, "seed": seed, "results": {"samples": {
