@@ -14,7 +14,16 @@ from pathlib import Path
 from statistics import fmean
 
 from .evaluation import first_tasks
-from .loop import choose_stage, evaluate_stage, generate, rank_stage, read_columns, sample_stage, select_stage, train
+from optima.loop import (
+    choose_stage,
+    evaluate_stage,
+    generate,
+    rank_stage,
+    read_columns,
+    sample_stage,
+    select_stage,
+    train,
+)
 from .messages import read_jsonl
 from .registry import add_line, find_line, machine, peak_memory_mb
 from .settings import Settings

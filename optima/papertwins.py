@@ -17,7 +17,19 @@ from fastcore.basics import patch
 
 from .tasks import Benchmark, Task
 from .toyfunctions import Family, benchmark_of, split_of
-from .toyquestions import LINKS, PEOPLE, VALUES, Fact, Stories, TwoHops, draw_puzzle, draw_story, fact_text, find, whose
+from optima.toyquestions import (
+    LINKS,
+    PEOPLE,
+    VALUES,
+    Fact,
+    Stories,
+    TwoHops,
+    draw_puzzle,
+    draw_story,
+    fact_text,
+    find,
+    whose,
+)
 
 # %% ../nbs/core/26_papertwins.ipynb #eed40b62
 def first_line(facts: list[Fact], relation: str, person: str, careful: bool) -> str:
