@@ -54,7 +54,7 @@ def draw_edges(axis, tree: Tree, places: dict, pairs: list[tuple[int, int]]) -> 
         if place in better: axis.plot(*line, color=CHOSEN, linewidth=3, zorder=2)
         if place in worse: axis.plot(*line, color=REJECTED, linewidth=1.8, linestyle=(0, (3, 2)), zorder=3)
 
-
+# %% ../nbs/core/76_treefigure.ipynb #b1511f4e
 def draw_nodes(axis, tree: Tree, places: dict):  # what the colour bar stands for
     "A dot for every turn: its colour the value, its size the visits; a ring where it was expanded."
     columns, rows = zip(*(places[place] for place in range(len(tree.nodes))))
@@ -84,7 +84,7 @@ def tree_words(tree: Tree, pairs: list[tuple[int, int]]) -> str:
     return (f"{told} The widest: {label(tree, high)} by the {tree.speaker(high)}, worth {tree.nodes[high].value:.2f}, "
             f"against {label(tree, low)}, {tree.nodes[low].value:.2f}.")
 
-
+# %% ../nbs/core/76_treefigure.ipynb #61d9129b
 def tree_figure(
     tree: Tree,  # grown, with its values up to date
     which: str = "all",  # the pairs that are marked, as in `pairs_of`

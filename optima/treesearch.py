@@ -35,7 +35,7 @@ class Node:
     depth: int  # turns up to it, its own included
     children: list[int] = field(default_factory=list)
     visits: int = 0  # rollouts through it
-    value: float = 0.0  # their mean reward
+    value: float = 0.0  # what it leads to, as of the last `back_propagate`
 
 
 @dataclass
@@ -68,20 +68,18 @@ class Tree:
         "Who speaks at a node; nobody at the root."
         return self.said(place)[-1].speaker if place else ""
 
-    @property
-    def expanded(self) -> list[int]:
-        "The nodes from which rollouts went on, in the order of the first time."
-        return list(dict.fromkeys(rollout.origin for rollout in self.rollouts))
+# %% ../nbs/core/55_treesearch.ipynb #a797ebfe
+@patch(as_prop=True)
+def expanded(self: Tree) -> list[int]:
+    "The nodes from which rollouts went on, in the order of the first time."
+    return list(dict.fromkeys(rollout.origin for rollout in self.rollouts))
 
-    @property
-    def tokens(self) -> int:
-        "Generated tokens: what a rollout was given to begin with cost nothing."
-        return sum(message.tokens for rollout in self.rollouts
-                   for message in rollout.trajectory.messages[self.nodes[rollout.origin].depth:])
 
-    def __repr__(self):
-        about = f"Tree({self.task!r}, {self.paradigm!r}: {len(self.rollouts)} rollouts, {len(self.nodes) - 1} turns)"
-        return "\n".join([about, *outline(self)])
+@patch(as_prop=True)
+def tokens(self: Tree) -> int:
+    "The tokens that were generated for a tree."
+    return sum(message.tokens for rollout in self.rollouts
+               for message in rollout.trajectory.messages[self.nodes[rollout.origin].depth:])
 
 # %% ../nbs/core/55_treesearch.ipynb #5c3163c7
 def outline(
@@ -92,6 +90,12 @@ def outline(
     node, mark = tree.nodes[place], "*" if place in tree.expanded else " "
     line = f"{mark} {node.value:6.3f} {node.visits:3d}  {'  ' * node.depth}{tree.text(place)[:70] if place else 'root'}"
     return [line, *(line for child in node.children for line in outline(tree, child))]
+
+
+@patch
+def __repr__(self: Tree):
+    about = f"Tree({self.task!r}, {self.paradigm!r}: {len(self.rollouts)} rollouts, {len(self.nodes) - 1} turns)"
+    return "\n".join([about, *outline(self)])
 
 # %% ../nbs/core/55_treesearch.ipynb #fdb8f300
 SAME = 0.1  # siblings that are nearer than this are one
@@ -193,7 +197,7 @@ def rollouts_of(
     first, said = len(tree.rollouts), tree.said(origin)
     return [Dialogue(task, tree.paradigm, sample=number, prefix=said) for number in range(first, first + count)]
 
-
+# %% ../nbs/core/55_treesearch.ipynb #34bfab6b
 def grow_trees(
     tasks: list[Task],
     hold: Callable[[list[Dialogue]], list[Trajectory]],  # such as `run_dialogues` with its engine and prompts
@@ -240,7 +244,7 @@ def contests(
     pairs = [(better, worse) for place, better in enumerate(ranked) for worse in reversed(ranked[place + 1:])]
     return pairs if which == "all" else pairs[:1]
 
-
+# %% ../nbs/core/55_treesearch.ipynb #4c1d0206
 def rivals(
     tree: Tree,
     which: str = "all",  # one of `PAIRS`
@@ -263,7 +267,7 @@ def chat_at(
     trajectory = tree.rollouts[tree.nodes[place].rollout].trajectory
     return replace(trajectory, messages=list(tree.said(place))).conversation(tree.speaker(place))
 
-
+# %% ../nbs/core/55_treesearch.ipynb #ebd555bf
 def pair_at(
     tree: Tree,
     better: int,
@@ -314,7 +318,7 @@ def from_dict(cls: Tree, data: dict) -> Tree:
         tree.rollouts.append(rollout)
     return tree
 
-
+# %% ../nbs/core/55_treesearch.ipynb #b6d3e0f1
 def write_trees(
     path: str | Path,
     trees: Iterable[Tree],
