@@ -64,3 +64,12 @@ def prefers(
 ) -> bool:
     "Whether an iteration of a method is one of preferences; else it is one of imitation."
     return {"isft": False, "idpo": iteration > 1, "isft_dpo": iteration % 2 == 0}[method]
+
+
+def untrained_row(
+    paradigm: str,
+    agents: int = 2,
+) -> str:
+    "The system that holds the same conversations without having been trained."
+    named = {"single": "single", "chain_of_thought": "paper_cot", "by_task": "paper_untrained" + f"_{agents}" * (agents > 2)}
+    return named.get(paradigm, f"untrained_{paradigm}")

@@ -11,7 +11,7 @@ from optima.messages import read_jsonl
 from optima.preferences import read_pairs
 from optima.settings import load_settings, read_preset
 from optima.store import Store
-from optima.systems import METHODS, PAPER, PAPER_MAIN, TRAINED, prefers
+from optima.systems import METHODS, PAPER, PAPER_MAIN, SYSTEMS, TRAINED, prefers, untrained_row
 from optima.teams import adapters_in, settled, student, training_tasks
 from optima.trees import grow, trees_of
 
@@ -189,3 +189,10 @@ def test_dialogues_are_rewarded_by_the_base_and_not_by_the_trained_team(tmp_path
     assert all(one.rewards["loss"] > 0 and 0 < one.rewards["tokens"] <= 1 for one in ranked)
     team = student(settings.on(SHARING, passages=True))
     assert team.judge is team
+
+
+def test_every_row_has_an_untrained_one_beside_it():
+    for system in SYSTEMS:
+        settings = load_settings(system)
+        beside = load_settings(untrained_row(settings.paradigm, settings.agents))
+        assert (beside.paradigm, beside.agents, beside.iterations) == (settings.paradigm, settings.agents, 0)
