@@ -14,7 +14,8 @@ from optima.registry import read_registry
 from optima.store import canonical
 from optima.systems import ABLATIONS, MAIN
 
-SYSTEMS = (*MAIN, *ABLATIONS)
+SHOWN = (*ARTICLE, "paper_main")  # the other pages of the paper are run on made-up lines
+SYSTEMS = (*MAIN, *ABLATIONS, *ARTEFACTS["paper_main"]["systems"])
 OPTIMA = [sys.executable, "-m", "optima.cli"]
 
 
@@ -30,9 +31,9 @@ def truth(line):
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    "One `optima reproduce --preset smoke`, and a second one that came while it ran."
+    "One `optima reproduce` of the article's pages and the paper's main one, and a second one that came while it ran."
     runs = tmp_path_factory.mktemp("smoke") / "runs"
-    first = start("reproduce", "--preset", "smoke", "--runs", runs, "--workers", 2)
+    first = start("reproduce", "--only", ",".join(SHOWN), "--preset", "smoke", "--runs", runs, "--workers", 2)
     lock = runs / "locks" / "folder.lock"
     while not (lock.is_file() and lock.read_text().strip()) and first.poll() is None:
         time.sleep(0.1)
@@ -47,11 +48,11 @@ def test_reproduce_makes_every_line_every_table_and_the_report(smoke):
     assert smoke["code"] == 0, smoke["err"][-3000:]
     lines = read_registry(smoke["runs"])
     assert sorted(line["system"] for line in lines) == sorted(SYSTEMS)
-    assert all(name in smoke["out"] for name in [*SYSTEMS, *ARTICLE])
+    assert all(name.removeprefix("paper_") in smoke["out"] for name in [*SYSTEMS, *SHOWN])
     page = (smoke["runs"] / "report.html").read_text(encoding="utf-8")
     assert "optima_debate" in page and 'src="http' not in page
     notebooks = {path.name for path in (smoke["runs"] / "notebooks").glob("*.ipynb")}
-    assert notebooks == {f"{system}-smoke-0.ipynb" for system in SYSTEMS} | {one["notebook"] for one in map(ARTEFACTS.get, ARTICLE)}
+    assert notebooks == {f"{system}-smoke-0.ipynb" for system in SYSTEMS} | {one["notebook"] for one in map(ARTEFACTS.get, SHOWN)}
 
 
 def test_no_job_waited_for_a_stage_that_another_made(smoke):
@@ -66,7 +67,8 @@ def test_a_second_command_in_the_same_folder_stops_with_one_line(smoke):
 
 
 def test_every_trained_line_trained_for_real(smoke):
-    trained = [line for line in read_registry(smoke["runs"]) if line["settings"]["iterations"]]
+    trained = [line for line in read_registry(smoke["runs"])
+               if line["settings"]["iterations"] and line["system"] in (*MAIN, *ABLATIONS)]
     assert {line["system"] for line in trained} >= {"optima_debate", "ceiling_debate", *ABLATIONS}
     for line in trained:
         settings, results = line["settings"], line["results"]
@@ -93,21 +95,24 @@ def test_a_line_says_what_froze_its_settings(smoke):
     assert len({line["machine"]["frozen"] for line in read_registry(smoke["runs"])}) == 1
 
 
-def test_the_report_command_reads_what_reproduce_wrote(smoke):
-    done = start("report", "main_results", "--json", "--runs", smoke["runs"])
+@pytest.mark.parametrize("name, systems", [("main_results", MAIN), ("paper_main", (
+    "cot", "sc", "untrained", "autoform", "tuned_single", "random_selection", "isft", "idpo", "isft_dpo"))])
+def test_the_report_command_reads_what_reproduce_wrote(smoke, name, systems):
+    done = start("report", name, "--json", "--runs", smoke["runs"])
     out, err = done.communicate(timeout=120)
     assert done.returncode == 0 and str(smoke["runs"]) in err
     rows = json.loads(out)
     wanted = {"system", "benchmark", "decoding", "score", "score_ci", "tokens", "tokens_ci", "prompt_tokens",
               "tokens_per_message", "turns", "valid_share", "relative_cost", "against", "difference", "difference_ci", "n",
               "seeds", "seed_values", "statuses"}  # fmt: skip
-    assert rows and all(wanted <= set(row) for row in rows)
+    assert all(wanted <= set(row) for row in rows)
+    assert {row["system"] for row in rows if row["benchmark"] == "mean"} >= set(systems)
 
 
-def kill_at_work(runs, rng):
+def kill_at_work(runs, rng, system):
     "Start the run, let it write something new, and kill it a random moment later."
     before = len(list(runs.rglob("*")))
-    run = start("run", "optima_debate", "--preset", "smoke", "--runs", runs)
+    run = start("run", system, "--preset", "smoke", "--runs", runs)
     while len(list(runs.rglob("*"))) <= before and run.poll() is None:
         time.sleep(0.02)
     time.sleep(rng.uniform(0, 0.8))
@@ -116,13 +121,14 @@ def kill_at_work(runs, rng):
     run.communicate()
 
 
-def test_a_run_killed_three_times_leaves_the_same_line(smoke, tmp_path):
+@pytest.mark.parametrize("system", ["optima_debate", "paper_idpo"])
+def test_a_run_killed_three_times_leaves_the_same_line(smoke, tmp_path, system):
     runs, rng = tmp_path / "runs", random.Random()
     for _ in range(3):
-        kill_at_work(runs, rng)
-    run = start("run", "optima_debate", "--preset", "smoke", "--runs", runs)
+        kill_at_work(runs, rng, system)
+    run = start("run", system, "--preset", "smoke", "--runs", runs)
     _, err = run.communicate(timeout=300)
     assert run.returncode == 0, err[-3000:]
     (again,) = read_registry(runs)
-    whole = next(line for line in read_registry(smoke["runs"]) if line["system"] == "optima_debate")
+    whole = next(line for line in read_registry(smoke["runs"]) if line["system"] == system)
     assert truth(again) == truth(whole)
