@@ -210,4 +210,4 @@ def test_the_figure_stands_whatever_a_model_wrote():
     assert len(set(places.values())) == len(tree.nodes) == 7
     figure = tree_figure(tree)
     assert figure.svg == tree_figure(tree).svg and "a b &lt;&amp;&gt;" in figure.svg
-    assert "3 rollouts, 6 turns on 2 levels, 1 nodes expanded, 3 pairs" in figure.alt
+    assert "3 rollouts, 6 turns on 2 levels, 1 nodes expanded, 3 pairs of turns" in figure.alt
