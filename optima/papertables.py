@@ -131,6 +131,7 @@ def transfers_not_run(lines: list[dict]) -> list[str]:
 def transfer_counts(rows: list[dict]) -> str:  # from `transfer_rows`
     "How our teams do abroad against the untrained team, counted."
     known = [row["untrained"] for row in rows if row["untrained"]]
+    if not known: return "No transfer of ours was evaluated."
     def count(name): return ", ".join(f"{word} in {sum(row[name] == word for row in known)}" for word in ("higher", "no clear difference", "lower"))
     return f"Our {len(known)} transfers against untrained: the score is {count('verdict')}; the number of tokens is {count('tokens_verdict')}."
 
