@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from optima.chats import Request
+from optima.dpo import train_pairs_with_trl
 from optima.engines import LocalEngine
 from optima.errors import OptimaError
 from optima.loading import load_model
@@ -94,24 +96,43 @@ def peak(cap: float):
         found["gib"] = round(torch.cuda.max_memory_reserved() / GIB, 2)
 
 
-def training(folder: Path, sizes: Sizes, best: dict) -> dict:
-    "A QLoRA step over one row: peak memory, tokens per second, and the share of the ceiling of its products."
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(8, len(make_tokenizer()), (sizes.steps, sizes.tokens), generator=generator).tolist()
-    examples, clock = [Example(row, [1] * len(row), number) for number, row in enumerate(ids)], []
+def random_rows(count: int, tokens: int) -> list[list[int]]:
+    "Rows of random tokens."
+    return torch.randint(8, len(make_tokenizer()), (count, tokens), generator=torch.Generator().manual_seed(1)).tolist()
 
-    def report(loss, label_tokens):
+
+def steps(folder: Path, sizes: Sizes, best: dict, rows: int, train: Callable) -> dict:
+    "QLoRA steps over so many rows each: peak memory, tokens per second, and the share of the ceiling of their products."
+    clock = []
+
+    def report(*told, **others):
         wait()
         clock.append(time.perf_counter())
 
     with peak(sizes.cap) as found, TemporaryDirectory() as out:
         model = with_adapter(load_base(folder, "nf4_double"))
-        train_with_trl(model, make_tokenizer(), examples, [[row] for row in range(sizes.steps)], 1e-4, out=out,
-                       micro_batch=1, gradient_checkpointing=True, report=report)
+        train(model, make_tokenizer(), plan=[[row] for row in range(sizes.steps)], learning_rate=1e-4, out=out,
+              micro_batch=1, gradient_checkpointing=True, report=report)
         del model
-    speed = sizes.tokens * (len(clock) - 1) / (clock[-1] - clock[0])
+    speed = rows * sizes.tokens * (len(clock) - 1) / (clock[-1] - clock[0])
     ideal = best["operations_per_second"] / (6 * sizes.shape.parameters)  # forward twice, and backward to the inputs
     return {"peak_gib": found["gib"], "tokens_per_second": round(speed, 1), "share_of_ceiling": round(speed / ideal, 3)}
+
+
+def training(folder: Path, sizes: Sizes, best: dict) -> dict:
+    "A step of supervised fine-tuning on one row."
+    rows = random_rows(sizes.steps, sizes.tokens)
+    examples = [Example(row, [1] * len(row), number) for number, row in enumerate(rows)]
+    return steps(folder, sizes, best, 1, partial(train_with_trl, examples=examples))
+
+
+def preferring(folder: Path, sizes: Sizes, best: dict) -> dict:
+    "A step of preference training on one pair: two rows, of which the second half is the turn. The reference was asked before."
+    rows, half = random_rows(2 * sizes.steps, sizes.tokens), sizes.tokens // 2
+    mask = [int(place >= half) for place in range(sizes.tokens)]
+    pairs = [(Example(first, mask, number), Example([*first[:half], *second[half:]], mask, number))
+             for number, (first, second) in enumerate(zip(rows[::2], rows[1::2], strict=True))]
+    return steps(folder, sizes, best, 2, partial(train_pairs_with_trl, examples=pairs))
 
 
 def ideal_rate(sizes: Sizes, rows: int, weight_bytes: float, best: dict) -> float:
@@ -155,7 +176,7 @@ def measure(sizes: Sizes | None = None) -> dict:
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "random"
         random_model(sizes.shape, folder)
-        found = {"training": training(folder, sizes, best)}
+        found = {"training": training(folder, sizes, best), "preferring": preferring(folder, sizes, best)}
         found["generation"] = {name: generation(folder, sizes, name, best) for name in ("nf4", "none")}
     card = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     about = {"device": card, "parameters": sizes.shape.parameters, "cap_gib": sizes.cap, "training_tokens": sizes.tokens,
@@ -165,10 +186,12 @@ def measure(sizes: Sizes | None = None) -> dict:
 
 def table(found: dict) -> str:
     "The report as text."
-    what, step = found["what"], found["training"]
-    lines = [f"{what['device']}, {what['parameters'] / 1e9:.2f}B random weights, at most {what['cap_gib']:g} GiB",
-             f"QLoRA step of {what['training_tokens']} tokens: peak {step['peak_gib']} GiB, "
-             + f"{step['tokens_per_second']:.0f} tokens/s ({step['share_of_ceiling']:.0%} of the ceiling)"]
+    what = found["what"]
+    lines = [f"{what['device']}, {what['parameters'] / 1e9:.2f}B random weights, at most {what['cap_gib']:g} GiB"]
+    for name, title in (("training", "QLoRA step of {} tokens"), ("preferring", "DPO step of a pair of {} tokens each")):
+        step = found[name]
+        lines.append(f"{title.format(what['training_tokens'])}: peak {step['peak_gib']} GiB, "
+                     f"{step['tokens_per_second']:.0f} tokens/s ({step['share_of_ceiling']:.0%} of the ceiling)")
     for name, title in (("nf4", "NF4"), ("none", "16 bits")):
         part = found["generation"][name]
         lines.append(f"generation in {title}: peak {part['peak_gib']} GiB")

@@ -15,12 +15,13 @@ def found():
 
 
 def test_every_part_is_measured(found):
-    assert found["training"]["tokens_per_second"] > 0 and 0 < found["training"]["share_of_ceiling"] < 1
+    for step in (found["training"], found["preferring"]):
+        assert step["tokens_per_second"] > 0 and 0 < step["share_of_ceiling"] < 1
     for part in found["generation"].values():
         assert set(part["batches"]) == {1, 3}
         assert all(row["tokens_per_second"] > 0 and 0 < row["share_of_ceiling"] < 1 for row in part["batches"].values())
     assert found["what"]["parameters"] == SMALL.shape.parameters and "commit" in found["machine"]
-    assert "QLoRA step of 48 tokens" in bench_gpu.table(found)
+    assert "QLoRA step of 48 tokens" in bench_gpu.table(found) and "DPO step of a pair of 48 tokens each" in bench_gpu.table(found)
 
 
 def test_the_ceiling_is_the_slower_of_reading_and_multiplying():

@@ -5,10 +5,12 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from optima.chats import Request, encode_conversation, fitted
+from optima.dpo import train_preferences
 from optima.engines import LocalEngine
 from optima.errors import OptimaError
 from optima.loading import fitting_dtype, load_model, source
 from optima.messages import Message, Trajectory
+from optima.preferences import Pair
 from optima.training import examples_of, train_adapter
 
 LETTERS = [*"0123456789abcdefghijklmnopqrstuvwxyz{}:,", "think", "model", "system", "user", "assistant"]
@@ -143,14 +145,41 @@ def test_an_adapter_is_trained_saved_loaded_and_merged(family, quantization, fol
     log = train_adapter(folder, examples, tmp_path / "adapter", seed=0, steps=3, learning_rate=1e-2, rank=4, alpha=8,
                         quantization=quantization)
     assert log["loss"][-1] < log["loss"][0] and log["label_tokens"][0] > 0
-    merged, _ = load_model(folder, tmp_path / "adapter")
+    check_merged(folder, tmp_path / "adapter", examples[0].input_ids)
+
+
+def check_merged(folder, adapter, ids):
+    "The adapter, read again, says the same beside its base and merged into it, and something else than the base."
     from peft import PeftModel
-    beside = PeftModel.from_pretrained(load_model(folder)[0], tmp_path / "adapter").eval()
-    ids = torch.tensor([examples[0].input_ids])
+
+    (plain, tokenizer), (merged, _) = load_model(folder), load_model(folder, adapter)
+    beside = PeftModel.from_pretrained(load_model(folder)[0], adapter).eval()
     with torch.no_grad():
-        plain, with_adapter, after = (each(input_ids=ids).logits for each in (model, beside, merged))
-    assert torch.allclose(with_adapter, after, atol=1e-3, rtol=1e-3) and not torch.allclose(plain, after, atol=1e-2)
+        before, with_adapter, after = (each(input_ids=torch.tensor([ids])).logits for each in (plain, beside, merged))
+    assert torch.allclose(with_adapter, after, atol=1e-3, rtol=1e-3) and not torch.allclose(before, after, atol=1e-2)
     assert LocalEngine(merged, tokenizer).generate([Request("c", CHAT, 4)])[0].token_ids
+
+
+def sampled_pairs(engine, count=4):
+    "At the second turn of a dialogue, two turns that the model itself says when it is heated until they differ."
+    made = []
+    for number in range(count):
+        first, *turns = [engine.generate([Request(f"{number}/{noise}", CHAT, 6, 8.0, (number, noise))])[0] for noise in range(3)]
+        spoken = [{"role": "assistant", "content": one.text, "token_ids": one.token_ids} for one in (first, *turns)]
+        made.append(Pair(f"t{number}", "alice", [*CHAT, spoken[0], {"role": "user", "content": "7"}], *spoken[1:], 0.9, 0.4))
+    return made
+
+
+@each_family
+def test_pairs_are_learnt_from_an_adapter_on(family, folders, tmp_path):
+    folder = folders(family)
+    engine, settings = LocalEngine(*load_model(folder)), {"seed": 0, "learning_rate": 1e-2, "rank": 4, "alpha": 8}
+    pairs = sampled_pairs(engine)
+    train_adapter(folder, trajectories(engine), tmp_path / "first", steps=1, **settings)
+    log = train_preferences(folder, pairs, tmp_path / "second", steps=3, start_adapter=tmp_path / "first", **settings)
+    assert abs(log["margin"][0]) < 1e-3 < log["margin"][-1] and log["loss"][-1] < log["loss"][0]
+    ids, _ = encode_conversation(engine.tokenizer, pairs[0].conversation)
+    check_merged(folder, tmp_path / "second", ids)
 
 
 def test_what_a_template_takes_is_left_alone():

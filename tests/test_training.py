@@ -8,8 +8,8 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny import VOCABULARY, all_gradients, all_weights, base, tokenizer, warm  # noqa: F401
+from transformers import BitsAndBytesConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTConfig, SFTTrainer
 
 from optima import training
@@ -24,30 +24,7 @@ from optima.training import (
     with_adapter,
 )
 
-VOCABULARY = 40
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny") / "base"
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w2"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w1", unk_token="w2")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
-        bos_token_id=None, initializer_range=0.2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tokenizer(base):
-    return PreTrainedTokenizerFast.from_pretrained(base)
 
 
 @pytest.fixture(scope="module")
@@ -62,37 +39,22 @@ def examples():
     return made
 
 
-def weights(model):
-    "All trained weights in one vector."
-    return torch.cat([weight.detach().flatten() for weight in model.parameters() if weight.requires_grad])
-
-
-def warm(model):
-    "Give B small weights, so that every part of the adapter has a gradient at the first step."
-    torch.manual_seed(5)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            weight.data.normal_(std=0.02)
-    return model
-
-
 def one_step(base, tokenizer, examples, tmp_path, micro_batch, quantization):
     "Gradient (read before the optimiser moves), loss and label tokens of one step; and the weights after it."
     model, seen = warm(with_adapter(load_base(base, quantization), rank=4, alpha=8)), []
 
     def report(loss, label_tokens):
-        gradient = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad])
-        seen.extend([gradient.clone(), loss, label_tokens])
+        seen.extend([all_gradients(model), loss, label_tokens])
 
     plan = [list(range(len(examples)))]
     train_with_trl(model, tokenizer, examples, plan, 1e-2, out=tmp_path, micro_batch=micro_batch, report=report)
-    return *seen, weights(model)
+    return *seen, all_weights(model)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_a_step_does_not_depend_on_its_micro_batches(base, tokenizer, examples, tmp_path, quantization):
     results = [one_step(base, tokenizer, examples, tmp_path, size, quantization) for size in (4, 8, 32)]
-    start = weights(warm(with_adapter(load_base(base, quantization), rank=4, alpha=8)))
+    start = all_weights(warm(with_adapter(load_base(base, quantization), rank=4, alpha=8)))
     gradient, loss, label_tokens, after = results[0]
     assert label_tokens == sum(example.label_tokens for example in examples)
     for other_gradient, other_loss, other_tokens, other_after in results[1:]:
@@ -112,7 +74,7 @@ def trl_gradient(base, tokenizer, examples, tmp_path, batch, accumulation, scale
             return super().training_step(model, inputs, num_items_in_batch if scaled else None)
 
         def _clip_grad_norm(self, model):
-            self.gradient = torch.cat([w.grad.flatten() for w in model.parameters() if w.requires_grad])
+            self.gradient = all_gradients(model)
             return super()._clip_grad_norm(model)
 
     settings = training.trainer_settings(tmp_path, 0, 1, 1e-3) | training.SFT_SETTINGS
@@ -150,7 +112,7 @@ def test_trl_equals_the_naive_loop(base, tokenizer, examples, tmp_path):
         report=lambda loss, label_tokens: reported.append(loss),
     )  # fmt: skip
     assert reported == pytest.approx(losses, rel=1e-5)
-    assert (weights(naive) - weights(by_trl)).abs().max() < 1e-4
+    assert (all_weights(naive) - all_weights(by_trl)).abs().max() < 1e-4
 
 
 def test_the_adapter_stays_in_float32(base, tokenizer, examples, tmp_path):
