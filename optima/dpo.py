@@ -7,7 +7,7 @@ __all__ = ['PairExample', 'turn_example', 'examples_of_pairs', 'opening', 'check
            'naive_loss', 'preference_settings', 'pair_row', 'pair_parts', 'chosen_loss', 'listening', 'pair_trainer',
            'train_pairs_with_trl', 'tokens_read', 'train_preferences']
 
-# %% ../nbs/core/61_dpo.ipynb #745f100d
+# %% ../nbs/core/61_dpo.ipynb #c3089933
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from time import perf_counter
@@ -32,7 +32,7 @@ from optima.training import (
     with_adapter,
 )
 
-# %% ../nbs/core/61_dpo.ipynb #6369f3b7
+# %% ../nbs/core/61_dpo.ipynb #f0fdd757
 def turn_example(
     tokenizer,  # the student's, with a chat template
     conversation: list[dict],  # chat up to the turn
@@ -48,7 +48,7 @@ def turn_example(
     end = places[-1] + 1 if places else len(ids)
     return Example(list(ids[:end]), [int(place in places) for place in range(end)], number, name)
 
-# %% ../nbs/core/61_dpo.ipynb #7d32b9fa
+# %% ../nbs/core/61_dpo.ipynb #3449482f
 PairExample = tuple[Example, Example]  # the chosen turn and the rejected one, each in its context
 
 
@@ -63,7 +63,7 @@ def examples_of_pairs(
 
     return [(example(number, pair, "chosen"), example(number, pair, "rejected")) for number, pair in enumerate(pairs)]
 
-# %% ../nbs/core/61_dpo.ipynb #79fbf1ff
+# %% ../nbs/core/61_dpo.ipynb #824ce186
 def opening(
     example: Example,
 ) -> list[int]:
@@ -91,7 +91,7 @@ def check_pairs(
         raise OptimaError("nothing to train on: no pair was found; keep the adapter, or lower pair_threshold or pair_difference")
     for chosen, rejected in examples: check_pair(chosen, rejected)
 
-# %% ../nbs/core/61_dpo.ipynb #740b039c
+# %% ../nbs/core/61_dpo.ipynb #8cb4b899
 def log_probability(
     model,
     example: Example,
@@ -118,7 +118,7 @@ def naive_loss(
     margin = beta * ((chosen - reference[0]) - (rejected - reference[1]))
     return -logsigmoid(margin) - nll_weight * chosen / pair[0].label_tokens
 
-# %% ../nbs/core/61_dpo.ipynb #480533b2
+# %% ../nbs/core/61_dpo.ipynb #bae30f99
 def preference_settings(
     beta: float,  # how dear it is to move away from the reference
 ) -> dict:
@@ -131,7 +131,7 @@ def pair_row(chosen: Example, rejected: Example) -> dict:
     prompt = opening(chosen)
     return {"prompt_ids": prompt, "chosen_ids": chosen.input_ids[len(prompt):], "rejected_ids": rejected.input_ids[len(prompt):]}
 
-# %% ../nbs/core/61_dpo.ipynb #31135e13
+# %% ../nbs/core/61_dpo.ipynb #29add290
 def pair_parts(
     inputs: dict,  # a batch of trl's: all chosen turns, then all rejected ones
     micro_batch: int,  # turns in a part, two of each pair
@@ -145,7 +145,7 @@ def pair_parts(
         part = {name: values[rows, :width] if values.dim() == 2 else values[pairs] for name, values in inputs.items()}
         yield pairs, part | {"attention_mask": torch.ones_like(part["input_ids"])}
 
-# %% ../nbs/core/61_dpo.ipynb #c06dca2b
+# %% ../nbs/core/61_dpo.ipynb #b92d0dd4
 def chosen_loss(
     log_probs,  # of every token, 0 outside the turns: all chosen turns, then all rejected ones
     completion_mask,  # 1 on the turns' tokens
@@ -163,7 +163,7 @@ def listening(model, heard: list) -> Callable:
 
     return call
 
-# %% ../nbs/core/61_dpo.ipynb #25102076
+# %% ../nbs/core/61_dpo.ipynb #f67fd4f7
 def pair_trainer():
     "The subclass of trl's DPOTrainer that we train with; made in a function because importing trl takes seconds."
     import torch
@@ -205,7 +205,7 @@ def pair_trainer():
 
     return PairTrainer
 
-# %% ../nbs/core/61_dpo.ipynb #54349cbf
+# %% ../nbs/core/61_dpo.ipynb #ca76828b
 @quietly()
 def train_pairs_with_trl(
     model,  # a model with an adapter; as it stands it is the reference
@@ -239,7 +239,7 @@ def train_pairs_with_trl(
     trainer.remember_reference()
     trainer.train()
 
-# %% ../nbs/core/61_dpo.ipynb #64d3be6b
+# %% ../nbs/core/61_dpo.ipynb #5bdf9f13
 def tokens_read(
     examples: list[PairExample],
     rows: Iterable[int],  # positions in `examples`
@@ -247,7 +247,7 @@ def tokens_read(
     "The tokens of both sides of these pairs, contexts included."
     return sum(len(example.input_ids) for row in rows for example in examples[row])
 
-# %% ../nbs/core/61_dpo.ipynb #de652ceb
+# %% ../nbs/core/61_dpo.ipynb #94fe563e
 def train_preferences(
     base,  # folder of the base model
     pairs: list[Pair],  # what to learn
