@@ -4,11 +4,17 @@
 
 # %% auto #0
 __all__ = ['PairExample', 'turn_example', 'examples_of_pairs', 'opening', 'check_pair', 'check_pairs', 'log_probability',
-           'naive_loss', 'preference_settings', 'pair_row', 'pair_parts', 'chosen_loss', 'listening', 'pair_trainer',
-           'train_pairs_with_trl', 'tokens_read', 'train_preferences']
+           'naive_loss', 'preference_settings', 'pair_row', 'pair_parts', 'chosen_loss', 'listening', 'reference_of',
+           'remember_reference', 'step_margins', 'pair_trainer', 'train_pairs_with_trl', 'tokens_read',
+           'train_preferences']
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #c3089933
+=======
+# %% ../nbs/core/61_dpo.ipynb #bae83919
+>>>>>>> dpo
 from collections.abc import Callable, Iterable, Iterator
+from operator import mul
 from pathlib import Path
 from time import perf_counter
 
@@ -32,7 +38,11 @@ from optima.training import (
     with_adapter,
 )
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #f0fdd757
+=======
+# %% ../nbs/core/61_dpo.ipynb #164e5885
+>>>>>>> dpo
 def turn_example(
     tokenizer,  # the student's, with a chat template
     conversation: list[dict],  # chat up to the turn
@@ -48,7 +58,11 @@ def turn_example(
     end = places[-1] + 1 if places else len(ids)
     return Example(list(ids[:end]), [int(place in places) for place in range(end)], number, name)
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #3449482f
+=======
+# %% ../nbs/core/61_dpo.ipynb #f3ac0bb6
+>>>>>>> dpo
 PairExample = tuple[Example, Example]  # the chosen turn and the rejected one, each in its context
 
 
@@ -63,7 +77,11 @@ def examples_of_pairs(
 
     return [(example(number, pair, "chosen"), example(number, pair, "rejected")) for number, pair in enumerate(pairs)]
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #824ce186
+=======
+# %% ../nbs/core/61_dpo.ipynb #7a7a6a18
+>>>>>>> dpo
 def opening(
     example: Example,
 ) -> list[int]:
@@ -91,7 +109,11 @@ def check_pairs(
         raise OptimaError("nothing to train on: no pair was found; keep the adapter, or lower pair_threshold or pair_difference")
     for chosen, rejected in examples: check_pair(chosen, rejected)
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #8cb4b899
+=======
+# %% ../nbs/core/61_dpo.ipynb #0fd2d74a
+>>>>>>> dpo
 def log_probability(
     model,
     example: Example,
@@ -118,7 +140,11 @@ def naive_loss(
     margin = beta * ((chosen - reference[0]) - (rejected - reference[1]))
     return -logsigmoid(margin) - nll_weight * chosen / pair[0].label_tokens
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #bae30f99
+=======
+# %% ../nbs/core/61_dpo.ipynb #5a6d18c6
+>>>>>>> dpo
 def preference_settings(
     beta: float,  # how dear it is to move away from the reference
 ) -> dict:
@@ -131,7 +157,11 @@ def pair_row(chosen: Example, rejected: Example) -> dict:
     prompt = opening(chosen)
     return {"prompt_ids": prompt, "chosen_ids": chosen.input_ids[len(prompt):], "rejected_ids": rejected.input_ids[len(prompt):]}
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #29add290
+=======
+# %% ../nbs/core/61_dpo.ipynb #4b06f4be
+>>>>>>> dpo
 def pair_parts(
     inputs: dict,  # a batch of trl's: all chosen turns, then all rejected ones
     micro_batch: int,  # turns in a part, two of each pair
@@ -145,7 +175,11 @@ def pair_parts(
         part = {name: values[rows, :width] if values.dim() == 2 else values[pairs] for name, values in inputs.items()}
         yield pairs, part | {"attention_mask": torch.ones_like(part["input_ids"])}
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #b92d0dd4
+=======
+# %% ../nbs/core/61_dpo.ipynb #ecf02b65
+>>>>>>> dpo
 def chosen_loss(
     log_probs,  # of every token, 0 outside the turns: all chosen turns, then all rejected ones
     completion_mask,  # 1 on the turns' tokens
@@ -163,7 +197,50 @@ def listening(model, heard: list) -> Callable:
 
     return call
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #f67fd4f7
+=======
+# %% ../nbs/core/61_dpo.ipynb #594c8195
+def reference_of(
+    trainer,  # before its first step
+    rows: list[int],  # of its data set
+):  # tensor of two rows: chosen, rejected
+    "The log-probabilities of these pairs' turns where the team stands."
+    import torch
+
+    values = torch.empty(2, len(rows))
+    inputs = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[row] for row in rows]))
+    for pairs, part in pair_parts(inputs, trainer.micro_batch):
+        values[:, pairs.cpu()] = torch.stack(trainer.compute_ref_log_probs(trainer.model, part)).float().cpu()
+    return values
+
+
+def remember_reference(trainer) -> None:
+    "Put the reference's log-probabilities of all pairs that are drawn beside them, and drop trl's copy of the adapter."
+    import torch
+
+    drawn, size = sorted({row for step in trainer.plan for row in step}), len(trainer.plan[0])
+    values = torch.full((2, len(trainer.train_dataset)), torch.nan)
+    trainer.model.eval()
+    for first in range(0, len(drawn), size):
+        rows = drawn[first : first + size]
+        values[:, rows] = reference_of(trainer, rows)
+    trainer.model.delete_adapter("ref")
+    for name, column in zip(("ref_chosen_logps", "ref_rejected_logps"), values.tolist(), strict=True):
+        trainer.train_dataset = trainer.train_dataset.add_column(name, column)
+    trainer.precompute_ref_logps = True
+
+# %% ../nbs/core/61_dpo.ipynb #a5b88c68
+def step_margins(
+    metrics: dict,  # trl's lists, an entry for each micro-batch
+    counts: list[int],  # pairs of each micro-batch
+) -> dict[str, float]:
+    "A step's mean margin, and the share of its pairs whose margin is above 0."
+    names = {"margin": "rewards/margins", "accuracy": "rewards/accuracies"}
+    return {name: sum(map(mul, counts, metrics[key])) / sum(counts) for name, key in names.items()}
+
+# %% ../nbs/core/61_dpo.ipynb #3d1cc5f7
+>>>>>>> dpo
 def pair_trainer():
     "The subclass of trl's DPOTrainer that we train with; made in a function because importing trl takes seconds."
     import torch
@@ -175,19 +252,6 @@ def pair_trainer():
         def _prepare_dataset(self, dataset, *others):
             return dataset
 
-        def remember_reference(self):
-            drawn, values = sorted({row for step in self.plan for row in step}), torch.full((2, len(self.train_dataset)), torch.nan)
-            self.model.eval()
-            for start in range(0, len(drawn), len(self.plan[0])):
-                rows = drawn[start : start + len(self.plan[0])]
-                inputs = self._prepare_inputs(self.data_collator([self.train_dataset[row] for row in rows]))
-                for pairs, part in pair_parts(inputs, self.micro_batch):
-                    values[:, torch.tensor(rows)[pairs.cpu()]] = torch.stack(self.compute_ref_log_probs(self.model, part)).float().cpu()
-            self.model.delete_adapter("ref")
-            for name, column in zip(("ref_chosen_logps", "ref_rejected_logps"), values.tolist(), strict=True):
-                self.train_dataset = self.train_dataset.add_column(name, column)
-            self.precompute_ref_logps = True
-
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             heard = []
             loss = super().compute_loss(listening(model, heard), inputs)
@@ -195,17 +259,22 @@ def pair_trainer():
             return loss * len(inputs["ref_chosen_logps"]) / num_items_in_batch
 
         def training_step(self, model, inputs, num_items_in_batch=None):
-            parts, count, total = list(pair_parts(inputs, self.micro_batch)), len(inputs["ref_chosen_logps"]), 0.0
+            counts, total = [], 0.0
             self._metrics["train"].clear()
-            for _, part in parts: total += super().training_step(model, part, count)
-            told = {name: sum(len(pairs) * value for (pairs, _), value in zip(parts, self._metrics["train"][f"rewards/{trls}"])) / count
-                    for name, trls in (("margin", "margins"), ("accuracy", "accuracies"))}
-            self.report(float(total), int(inputs["completion_mask"][:, 1:].sum()), **told)
+            for pairs, part in pair_parts(inputs, self.micro_batch):
+                total += super().training_step(model, part, len(inputs["ref_chosen_logps"]))
+                counts.append(len(pairs))
+            label_tokens = int(inputs["completion_mask"][:, 1:].sum())
+            self.report(float(total), label_tokens, **step_margins(self._metrics["train"], counts))
             return torch.as_tensor(total)
 
     return PairTrainer
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #ca76828b
+=======
+# %% ../nbs/core/61_dpo.ipynb #c121e1d1
+>>>>>>> dpo
 @quietly()
 def train_pairs_with_trl(
     model,  # a model with an adapter; as it stands it is the reference
@@ -236,10 +305,14 @@ def train_pairs_with_trl(
         optimizers=optimizer_and_schedule(model, learning_rate, len(plan), warmup),
     )  # fmt: skip
     trainer.nll_weight = nll_weight
-    trainer.remember_reference()
+    remember_reference(trainer)
     trainer.train()
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #5bdf9f13
+=======
+# %% ../nbs/core/61_dpo.ipynb #36fa5c2b
+>>>>>>> dpo
 def tokens_read(
     examples: list[PairExample],
     rows: Iterable[int],  # positions in `examples`
@@ -247,7 +320,11 @@ def tokens_read(
     "The tokens of both sides of these pairs, contexts included."
     return sum(len(example.input_ids) for row in rows for example in examples[row])
 
+<<<<<<< HEAD
 # %% ../nbs/core/61_dpo.ipynb #94fe563e
+=======
+# %% ../nbs/core/61_dpo.ipynb #774837b1
+>>>>>>> dpo
 def train_preferences(
     base,  # folder of the base model
     pairs: list[Pair],  # what to learn

@@ -8,7 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from tiny import VOCABULARY, all_gradients, all_weights, base, tokenizer, warm  # noqa: F401
+from tiny import VOCABULARY, all_gradients, all_weights, warm
 from transformers import BitsAndBytesConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTConfig, SFTTrainer
 
@@ -39,22 +39,22 @@ def examples():
     return made
 
 
-def one_step(base, tokenizer, examples, tmp_path, micro_batch, quantization):
+def one_step(tiny_base, tiny_tokenizer, examples, tmp_path, micro_batch, quantization):
     "Gradient (read before the optimiser moves), loss and label tokens of one step; and the weights after it."
-    model, seen = warm(with_adapter(load_base(base, quantization), rank=4, alpha=8)), []
+    model, seen = warm(with_adapter(load_base(tiny_base, quantization), rank=4, alpha=8)), []
 
     def report(loss, label_tokens):
         seen.extend([all_gradients(model), loss, label_tokens])
 
     plan = [list(range(len(examples)))]
-    train_with_trl(model, tokenizer, examples, plan, 1e-2, out=tmp_path, micro_batch=micro_batch, report=report)
+    train_with_trl(model, tiny_tokenizer, examples, plan, 1e-2, out=tmp_path, micro_batch=micro_batch, report=report)
     return *seen, all_weights(model)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
-def test_a_step_does_not_depend_on_its_micro_batches(base, tokenizer, examples, tmp_path, quantization):
-    results = [one_step(base, tokenizer, examples, tmp_path, size, quantization) for size in (4, 8, 32)]
-    start = all_weights(warm(with_adapter(load_base(base, quantization), rank=4, alpha=8)))
+def test_a_step_does_not_depend_on_its_micro_batches(tiny_base, tiny_tokenizer, examples, tmp_path, quantization):
+    results = [one_step(tiny_base, tiny_tokenizer, examples, tmp_path, size, quantization) for size in (4, 8, 32)]
+    start = all_weights(warm(with_adapter(load_base(tiny_base, quantization), rank=4, alpha=8)))
     gradient, loss, label_tokens, after = results[0]
     assert label_tokens == sum(example.label_tokens for example in examples)
     for other_gradient, other_loss, other_tokens, other_after in results[1:]:
@@ -63,7 +63,7 @@ def test_a_step_does_not_depend_on_its_micro_batches(base, tokenizer, examples, 
         assert other_loss == pytest.approx(loss, rel=1e-5) and other_tokens == label_tokens
 
 
-def trl_gradient(base, tokenizer, examples, tmp_path, batch, accumulation, scaled=True):
+def trl_gradient(tiny_base, tiny_tokenizer, examples, tmp_path, batch, accumulation, scaled=True):
     "The adapter's gradient at one step of trl's own trainer, with its own accumulation."
 
     class Recorder(SFTTrainer):
@@ -80,11 +80,11 @@ def trl_gradient(base, tokenizer, examples, tmp_path, batch, accumulation, scale
     settings = training.trainer_settings(tmp_path, 0, 1, 1e-3) | training.SFT_SETTINGS
     settings |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
     settings |= {"train_sampling_strategy": "sequential"}
-    model = warm(with_adapter(load_base(base), rank=4, alpha=8))
+    model = warm(with_adapter(load_base(tiny_base), rank=4, alpha=8))
     exact = {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
     rows = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
     trainer = Recorder(
-        model=model, args=SFTConfig(**settings), train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+        model=model, args=SFTConfig(**settings), train_dataset=Dataset.from_list(rows), processing_class=tiny_tokenizer,
         data_collator=DataCollatorForLanguageModeling(pad_token_id=0),
     )  # fmt: skip
     for name, weight in model.named_parameters():
@@ -94,30 +94,30 @@ def trl_gradient(base, tokenizer, examples, tmp_path, batch, accumulation, scale
     return trainer.gradient
 
 
-def test_trl_accumulates_by_tokens_when_peft_wraps_a_4_bit_model(base, tokenizer, examples, tmp_path):
-    whole = trl_gradient(base, tokenizer, examples, tmp_path, 32, 1)
+def test_trl_accumulates_by_tokens_when_peft_wraps_a_4_bit_model(tiny_base, tiny_tokenizer, examples, tmp_path):
+    whole = trl_gradient(tiny_base, tiny_tokenizer, examples, tmp_path, 32, 1)
     for batch, accumulation in ((4, 8), (8, 4)):
-        split = trl_gradient(base, tokenizer, examples, tmp_path, batch, accumulation)
+        split = trl_gradient(tiny_base, tiny_tokenizer, examples, tmp_path, batch, accumulation)
         assert (split - whole).norm() < 1e-4 * whole.norm()
-    mean_of_means = trl_gradient(base, tokenizer, examples, tmp_path, 4, 8, scaled=False)
+    mean_of_means = trl_gradient(tiny_base, tiny_tokenizer, examples, tmp_path, 4, 8, scaled=False)
     assert (mean_of_means - whole).norm() > 0.02 * whole.norm()
 
 
-def test_trl_equals_the_naive_loop(base, tokenizer, examples, tmp_path):
+def test_trl_equals_the_naive_loop(tiny_base, tiny_tokenizer, examples, tmp_path):
     plan, reported = plan_steps(examples, 4, 5, seed=2), []
-    naive, by_trl = (with_adapter(load_base(base), rank=4, alpha=8) for _ in range(2))
+    naive, by_trl = (with_adapter(load_base(tiny_base), rank=4, alpha=8) for _ in range(2))
     losses = naive_training(naive, [[examples[row] for row in step] for step in plan], 5e-3)
     train_with_trl(
-        by_trl, tokenizer, examples, plan, 5e-3, out=tmp_path, micro_batch=3,
+        by_trl, tiny_tokenizer, examples, plan, 5e-3, out=tmp_path, micro_batch=3,
         report=lambda loss, label_tokens: reported.append(loss),
     )  # fmt: skip
     assert reported == pytest.approx(losses, rel=1e-5)
     assert (all_weights(naive) - all_weights(by_trl)).abs().max() < 1e-4
 
 
-def test_the_adapter_stays_in_float32(base, tokenizer, examples, tmp_path):
-    model = with_adapter(load_base(base), rank=4, alpha=8)
-    train_with_trl(model, tokenizer, examples, [[0, 1]], 1e-3, out=tmp_path)
+def test_the_adapter_stays_in_float32(tiny_base, tiny_tokenizer, examples, tmp_path):
+    model = with_adapter(load_base(tiny_base), rank=4, alpha=8)
+    train_with_trl(model, tiny_tokenizer, examples, [[0, 1]], 1e-3, out=tmp_path)
     assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
 
 
@@ -127,38 +127,38 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
-def test_the_same_seed_gives_the_same_bytes(base, examples, tmp_path, quantization):
+def test_the_same_seed_gives_the_same_bytes(tiny_base, examples, tmp_path, quantization):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train_adapter(base, examples, tmp_path / name, **SETTINGS | {"seed": seed, "quantization": quantization})
+        train_adapter(tiny_base, examples, tmp_path / name, **SETTINGS | {"seed": seed, "quantization": quantization})
     first, again, other = (
         [(tmp_path / name / file).read_bytes() for file in ("adapter_model.safetensors", "adapter_config.json")]
         for name in "abc"
     )
     assert first == again and first[0] != other[0]
-    assert str(tmp_path) not in first[1].decode() and str(base) not in first[1].decode()
+    assert str(tmp_path) not in first[1].decode() and str(tiny_base) not in first[1].decode()
 
 
-def test_a_continued_adapter_is_not_rounded(base, examples, tmp_path):
-    train_adapter(base, examples, tmp_path / "a", **SETTINGS)
-    train_adapter(base, examples, tmp_path / "b", **SETTINGS | {"learning_rate": 0.0}, start_adapter=tmp_path / "a")
+def test_a_continued_adapter_is_not_rounded(tiny_base, examples, tmp_path):
+    train_adapter(tiny_base, examples, tmp_path / "a", **SETTINGS)
+    train_adapter(tiny_base, examples, tmp_path / "b", **SETTINGS | {"learning_rate": 0.0}, start_adapter=tmp_path / "a")
     before, after = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "ab")
     assert before == after
 
 
-def test_what_cannot_be_trained_is_refused(base, examples, tmp_path):
+def test_what_cannot_be_trained_is_refused(tiny_base, examples, tmp_path):
     blank = replace(examples[0], mask=[0] * len(examples[0].mask))
     only_first = replace(examples[0], mask=[1] + [0] * (len(examples[0].mask) - 1))
     for wrong in ([], [blank], [examples[1], only_first]):
         with pytest.raises(OptimaError):
-            train_adapter(base, wrong, tmp_path / "a", **SETTINGS)
+            train_adapter(tiny_base, wrong, tmp_path / "a", **SETTINGS)
     with pytest.raises(OptimaError, match="nf4, nf4_double, none"):
-        train_adapter(base, examples, tmp_path / "a", **SETTINGS, quantization="int3")
+        train_adapter(tiny_base, examples, tmp_path / "a", **SETTINGS, quantization="int3")
     with pytest.raises(OptimaError, match="adapter_model.safetensors"):
-        train_adapter(base, examples, tmp_path / "a", **SETTINGS, start_adapter=tmp_path)
+        train_adapter(tiny_base, examples, tmp_path / "a", **SETTINGS, start_adapter=tmp_path)
     with pytest.raises(OptimaError, match="steps"):
-        train_adapter(base, examples, tmp_path / "a", **SETTINGS | {"steps": 0})
+        train_adapter(tiny_base, examples, tmp_path / "a", **SETTINGS | {"steps": 0})
     with pytest.raises(OptimaError, match="not finite"):
-        train_adapter(base, examples, tmp_path / "a", **SETTINGS | {"learning_rate": float("inf")})
+        train_adapter(tiny_base, examples, tmp_path / "a", **SETTINGS | {"learning_rate": float("inf")})
     assert not (tmp_path / "a" / "adapter_model.safetensors").exists()
 
 
@@ -185,14 +185,14 @@ def test_trl_is_told_what_its_defaults_would_get_wrong(tmp_path):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_gradient_checkpointing_changes_memory_only(base, tokenizer, examples, tmp_path, checkpointing):
+def test_gradient_checkpointing_changes_memory_only(tiny_base, tiny_tokenizer, examples, tmp_path, checkpointing):
     reported = []
-    model = with_adapter(load_base(base), rank=4, alpha=8)
+    model = with_adapter(load_base(tiny_base), rank=4, alpha=8)
     train_with_trl(
-        model, tokenizer, examples, [[0, 1, 8, 9]] * 2, 1e-2, out=tmp_path, gradient_checkpointing=checkpointing,
+        model, tiny_tokenizer, examples, [[0, 1, 8, 9]] * 2, 1e-2, out=tmp_path, gradient_checkpointing=checkpointing,
         report=lambda loss, label_tokens: reported.append(loss),
     )  # fmt: skip
-    naive = with_adapter(load_base(base), rank=4, alpha=8)
+    naive = with_adapter(load_base(tiny_base), rank=4, alpha=8)
     batch = [examples[row] for row in (0, 1, 8, 9)]
     assert reported == pytest.approx(naive_training(naive, [batch] * 2, 1e-2), rel=1e-5)
 
@@ -202,7 +202,7 @@ def test_what_we_override_still_exists(method):
     assert callable(getattr(SFTTrainer, method))
 
 
-def test_nothing_is_sent_over_the_network(base, examples, tmp_path, monkeypatch):
+def test_nothing_is_sent_over_the_network(tiny_base, examples, tmp_path, monkeypatch):
     import socket
 
     from trl.trainer import base_trainer
@@ -211,7 +211,7 @@ def test_nothing_is_sent_over_the_network(base, examples, tmp_path, monkeypatch)
     monkeypatch.setenv("CI", "")
     monkeypatch.setattr(base_trainer, "send_telemetry", lambda **keywords: sent.append(keywords))
     monkeypatch.setattr(socket.socket, "connect", lambda *address: sent.append(address))
-    train_adapter(base, examples, tmp_path / "a", **SETTINGS)
+    train_adapter(tiny_base, examples, tmp_path / "a", **SETTINGS)
     assert not sent
 
 
@@ -226,9 +226,9 @@ def test_plans_are_fair(examples):
     assert all(sorted(step) == list(range(32)) for step in plan_steps(examples, 3, 99, seed=0))
 
 
-def test_progress_and_log(base, examples, tmp_path):
+def test_progress_and_log(tiny_base, examples, tmp_path):
     seen = []
-    log = train_adapter(base, examples, tmp_path / "a", **SETTINGS, progress=lambda *now: seen.append(now))
+    log = train_adapter(tiny_base, examples, tmp_path / "a", **SETTINGS, progress=lambda *now: seen.append(now))
     assert [(step, steps) for step, steps, _ in seen] == [(1, 3), (2, 3), (3, 3)]
     assert len(log["loss"]) == len(log["label_tokens"]) == 3
     assert json.dumps(log) and log["trained_weights"] > 0 and log["examples"] == len(examples)

@@ -1,5 +1,4 @@
 "A random model of two layers and a tokenizer of forty words, for tests of training."
-import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -11,9 +10,8 @@ TEMPLATE = (
 )
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny") / "base"
+def make_base(folder):
+    "Write the model and its tokenizer."
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w2"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
@@ -27,12 +25,6 @@ def base(tmp_path_factory):
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tokenizer(base):
-    return PreTrainedTokenizerFast.from_pretrained(base)
 
 
 def all_weights(model):
