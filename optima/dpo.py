@@ -8,11 +8,7 @@ __all__ = ['PairExample', 'turn_example', 'examples_of_pairs', 'opening', 'check
            'remember_reference', 'step_margins', 'pair_trainer', 'train_pairs_with_trl', 'tokens_read',
            'train_preferences']
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #c3089933
-=======
 # %% ../nbs/core/61_dpo.ipynb #bae83919
->>>>>>> dpo
 from collections.abc import Callable, Iterable, Iterator
 from operator import mul
 from pathlib import Path
@@ -38,11 +34,7 @@ from optima.training import (
     with_adapter,
 )
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #f0fdd757
-=======
 # %% ../nbs/core/61_dpo.ipynb #164e5885
->>>>>>> dpo
 def turn_example(
     tokenizer,  # the student's, with a chat template
     conversation: list[dict],  # chat up to the turn
@@ -58,11 +50,7 @@ def turn_example(
     end = places[-1] + 1 if places else len(ids)
     return Example(list(ids[:end]), [int(place in places) for place in range(end)], number, name)
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #3449482f
-=======
 # %% ../nbs/core/61_dpo.ipynb #f3ac0bb6
->>>>>>> dpo
 PairExample = tuple[Example, Example]  # the chosen turn and the rejected one, each in its context
 
 
@@ -77,11 +65,7 @@ def examples_of_pairs(
 
     return [(example(number, pair, "chosen"), example(number, pair, "rejected")) for number, pair in enumerate(pairs)]
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #824ce186
-=======
 # %% ../nbs/core/61_dpo.ipynb #7a7a6a18
->>>>>>> dpo
 def opening(
     example: Example,
 ) -> list[int]:
@@ -109,11 +93,7 @@ def check_pairs(
         raise OptimaError("nothing to train on: no pair was found; keep the adapter, or lower pair_threshold or pair_difference")
     for chosen, rejected in examples: check_pair(chosen, rejected)
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #8cb4b899
-=======
 # %% ../nbs/core/61_dpo.ipynb #0fd2d74a
->>>>>>> dpo
 def log_probability(
     model,
     example: Example,
@@ -140,11 +120,7 @@ def naive_loss(
     margin = beta * ((chosen - reference[0]) - (rejected - reference[1]))
     return -logsigmoid(margin) - nll_weight * chosen / pair[0].label_tokens
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #bae30f99
-=======
 # %% ../nbs/core/61_dpo.ipynb #5a6d18c6
->>>>>>> dpo
 def preference_settings(
     beta: float,  # how dear it is to move away from the reference
 ) -> dict:
@@ -157,11 +133,7 @@ def pair_row(chosen: Example, rejected: Example) -> dict:
     prompt = opening(chosen)
     return {"prompt_ids": prompt, "chosen_ids": chosen.input_ids[len(prompt):], "rejected_ids": rejected.input_ids[len(prompt):]}
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #29add290
-=======
 # %% ../nbs/core/61_dpo.ipynb #4b06f4be
->>>>>>> dpo
 def pair_parts(
     inputs: dict,  # a batch of trl's: all chosen turns, then all rejected ones
     micro_batch: int,  # turns in a part, two of each pair
@@ -175,11 +147,7 @@ def pair_parts(
         part = {name: values[rows, :width] if values.dim() == 2 else values[pairs] for name, values in inputs.items()}
         yield pairs, part | {"attention_mask": torch.ones_like(part["input_ids"])}
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #b92d0dd4
-=======
 # %% ../nbs/core/61_dpo.ipynb #ecf02b65
->>>>>>> dpo
 def chosen_loss(
     log_probs,  # of every token, 0 outside the turns: all chosen turns, then all rejected ones
     completion_mask,  # 1 on the turns' tokens
@@ -197,9 +165,6 @@ def listening(model, heard: list) -> Callable:
 
     return call
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #f67fd4f7
-=======
 # %% ../nbs/core/61_dpo.ipynb #594c8195
 def reference_of(
     trainer,  # before its first step
@@ -240,7 +205,6 @@ def step_margins(
     return {name: sum(map(mul, counts, metrics[key])) / sum(counts) for name, key in names.items()}
 
 # %% ../nbs/core/61_dpo.ipynb #3d1cc5f7
->>>>>>> dpo
 def pair_trainer():
     "The subclass of trl's DPOTrainer that we train with; made in a function because importing trl takes seconds."
     import torch
@@ -270,11 +234,7 @@ def pair_trainer():
 
     return PairTrainer
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #ca76828b
-=======
 # %% ../nbs/core/61_dpo.ipynb #c121e1d1
->>>>>>> dpo
 @quietly()
 def train_pairs_with_trl(
     model,  # a model with an adapter; as it stands it is the reference
@@ -308,11 +268,7 @@ def train_pairs_with_trl(
     remember_reference(trainer)
     trainer.train()
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #5bdf9f13
-=======
 # %% ../nbs/core/61_dpo.ipynb #36fa5c2b
->>>>>>> dpo
 def tokens_read(
     examples: list[PairExample],
     rows: Iterable[int],  # positions in `examples`
@@ -320,11 +276,7 @@ def tokens_read(
     "The tokens of both sides of these pairs, contexts included."
     return sum(len(example.input_ids) for row in rows for example in examples[row])
 
-<<<<<<< HEAD
-# %% ../nbs/core/61_dpo.ipynb #94fe563e
-=======
 # %% ../nbs/core/61_dpo.ipynb #774837b1
->>>>>>> dpo
 def train_preferences(
     base,  # folder of the base model
     pairs: list[Pair],  # what to learn
