@@ -255,7 +255,8 @@ def rivals(
     if which not in PAIRS: raise OptimaError(suggest("choice of pairs", which, PAIRS))
     def apart(better, worse):
         high, low = tree.nodes[better].value, tree.nodes[worse].value
-        return above(high, threshold) and above(high - low, difference) and tree.speaker(better) == tree.speaker(worse)
+        told = tree.speaker(better) == tree.speaker(worse) and tree.text(better) and tree.text(worse)  # silence teaches nothing
+        return told and above(high, threshold) and above(high - low, difference)
     return [pair for parent in range(len(tree.nodes)) for pair in contests(tree, parent, which) if apart(*pair)]
 
 # %% ../nbs/core/55_treesearch.ipynb #f999fad6

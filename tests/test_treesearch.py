@@ -124,8 +124,10 @@ def test_a_pair_carries_the_conversation_of_its_better_turn():
 
 
 @pytest.mark.parametrize("rollouts", [[("one", 0.9)], [("one", 0.9), ("three", 0.9)], [("one", 0.9), ("three", 0.7)],
-                                      [("one", 0.4), ("three", 0.1)], [("one", 0.9), ("one", 0.1)]],
-                         ids=["no sibling", "a tie", "just the difference", "just the threshold", "one and the same"])
+                                      [("one", 0.4), ("three", 0.1)], [("one", 0.9), ("one", 0.1)], [("one", 0.9), ("", 0.1)],
+                                      [("", 0.9), ("three", 0.1)]],
+                         ids=["no sibling", "a tie", "just the difference", "just the threshold", "one and the same",
+                              "a silent loser", "a silent winner"])
 @pytest.mark.parametrize("which", ["all", "best_worst"])
 def test_no_pair(rollouts, which):
     assert pairs_of(hung(*rollouts), which) == []
