@@ -342,7 +342,7 @@ def courses(
 ) -> dict[str, np.ndarray]:  # system -> seeds x (iterations + 1)
     "Every trained system's way through the iterations, as far as its seeds went through as many."
     found = {}
-    for line in lines:
+    for line in sorted(lines, key=lambda line: line["seed"]):
         names = [name for name in line["results"].get("iteration_evaluation") or {} if benchmark in (name, "mean")]
         ways = [course(lines, line, name, measure) for name in names if line["results"]["iteration_evaluation"][name]]
         if ways:

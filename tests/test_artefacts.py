@@ -318,3 +318,9 @@ def test_the_articles_numbers_come_from_the_shipped_file():
         for heading, *column in zip(*table.cells):
             if heading.startswith("article") and not heading.endswith((": row", ": system")):
                 assert set(column) <= values
+
+
+def test_a_course_lists_its_seeds_in_order_wherever_its_lines_stand():
+    lines = alone(LINES, *ARTEFACTS["iterations"]["systems"])
+    told = {system: seeds.tolist() for system, seeds in courses(lines, "score").items()}
+    assert told == {system: seeds.tolist() for system, seeds in courses(lines[::-1], "score").items()}
