@@ -2,10 +2,11 @@
 import pytest
 
 from optima.errors import OptimaError
+from optima.formats import PAPER_ENGLISH
 from optima.messages import SCHEMAS, Message, check
 from optima.paradigms import (
     ENGLISH,
-    PARADIGMS,
+    LATER,
     PLACEHOLDERS,
     Agent,
     Prompts,
@@ -163,8 +164,9 @@ def test_a_models_text_never_fills_a_template():
 
 
 def test_start_keeps_the_strategy_out_of_the_system():
-    assert not any(text and text in system for text in ENGLISH.strategies.values()
-                   for paradigm in PARADIGMS for system in start(paradigm, TASK, ENGLISH)[1].values())
+    for words, paradigms in ((ENGLISH, ("single", "debate", "multi_step")), (PAPER_ENGLISH, [*LATER])):
+        assert not any(text and text in system for text in words.strategies.values()
+                       for paradigm in paradigms for system in start(paradigm, TASK, words)[1].values())
 
 
 @pytest.mark.parametrize("make, words", [
