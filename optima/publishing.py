@@ -6,8 +6,8 @@ from pathlib import Path
 from optima.errors import OptimaError
 from optima.launcher import ARTICLE, artefact, lines_of
 from optima.reading import PUBLISHED, unchanged
-from optima.registry import git, read_registry, registry_path, registry_text
-from optima.store import aside, is_done, make_folder, verify, write_text
+from optima.registry import FILE, PACKED, git, read_registry, write_registry
+from optima.store import aside, is_done, make_folder, verify
 from optima.systems import MAIN, TRAINED
 
 SHOWN = (*MAIN, "paper_untrained", *TRAINED)  # whose dialogues can be read on the pages
@@ -81,11 +81,12 @@ def write_dialogues(runs: Path, line: dict, to: Path) -> Path:
 
 
 def write_lines(lines: list[dict], to: Path) -> Path:
-    "Put lines in the place of those of the same systems and preset in a registry."
+    "Put lines in the place of those of the same systems and preset in a packed registry."
     replaced = {(line["system"], line["preset"]) for line in lines}
     others = [line for line in read_registry(to) if (line["system"], line["preset"]) not in replaced]
-    write_text(registry_path(to), registry_text(others + lines))
-    return registry_path(to)
+    write_registry(to / PACKED, others + lines)
+    (to / FILE).unlink(missing_ok=True)  # what it held is in the packed one
+    return to / PACKED
 
 
 def remove_old(lines: list[dict], written: list[Path], to: Path):

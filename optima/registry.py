@@ -1,27 +1,32 @@
 "The truth about what was run: one line per finished experiment, sorted by key."
+import gzip
 import json
 import os
 import platform
 import resource
 import subprocess
 import sys
+import zlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from optima.errors import OptimaError
-from optima.store import Store, canonical, locked, make_folder, write_text
+from optima.store import Store, aside, canonical, locked, make_folder
 
 FILE = "registry.jsonl"
+PACKED = f"{FILE}.gz"  # the same, compressed: a tenth of its size
 FIELDS = {"key": str, "system": str, "preset": str, "seed": int,
           "settings": dict, "results": dict, "cost": dict, "machine": dict}
-FROZEN = ("optima/checkpoints", "optima/presets", "optima/settings.py")  # decided before the published seeds run
+FROZEN = ("optima/checkpoints", "optima/presets", "optima/settings.py", "optima/systems.py")  # decided before the published seeds run
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "trl", "pydantic-monty", "numpy")
 
 
 def registry_path(runs: Path) -> Path:
-    "The registry's file of a runs folder, or the file itself when that is named."
+    "The registry's file of a runs folder, packed where it is kept so, or the file itself when that is named."
     runs = Path(runs)
-    return runs if runs.suffix == ".jsonl" else runs / FILE
+    if runs.name.endswith((".jsonl", ".jsonl.gz")):
+        return runs
+    return runs / (PACKED if (runs / PACKED).is_file() else FILE)
 
 
 def check_line(line, where: str) -> dict:
@@ -44,16 +49,17 @@ def parse_line(text: str, where: str) -> dict:
 
 
 def read_registry(
-    runs: Path,  # a runs folder, or a registry.jsonl
+    runs: Path,  # a runs folder, a registry.jsonl, or a registry.jsonl.gz
 ) -> list[dict]:
     "All lines, sorted by key; none when there is no registry yet."
     path = registry_path(runs)
     if not path.is_file():
         return []
     try:
-        texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError as error:
-        raise OptimaError(f"cannot read {path}: {error.strerror}") from error
+        data = path.read_bytes()
+        texts = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8", errors="replace").split("\n")
+    except (OSError, EOFError, zlib.error) as error:
+        raise OptimaError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     numbered = enumerate(texts, start=1)
     lines = [parse_line(text, f"{path}, line {number}") for number, text in numbered if text.strip()]
     return sorted(lines, key=lambda line: line["key"])
@@ -70,6 +76,13 @@ def registry_text(lines: list[dict]) -> str:
     return "".join(canonical(by_key[key]) + "\n" for key in sorted(by_key))
 
 
+def write_registry(path: Path, lines: list[dict]):
+    "Write a registry whole, packed where its name says so; the same bytes for the same lines."
+    data = registry_text(lines).encode("utf-8")
+    with aside(path) as partial:
+        partial.write_bytes(gzip.compress(data, 9, mtime=0) if path.suffix == ".gz" else data)
+
+
 def add_line(
     runs: Path,  # the runs folder
     line: dict,  # key, system, preset, seed, settings, results, cost, machine
@@ -78,7 +91,7 @@ def add_line(
     check_line(line, f"experiment {line.get('key')}")
     make_folder(runs)
     with locked(Store(runs).lock_path("registry"), "waiting for {holder}, which writes the registry"):
-        write_text(registry_path(runs), registry_text(read_registry(runs) + [line]))
+        write_registry(registry_path(runs), read_registry(runs) + [line])
     return line
 
 

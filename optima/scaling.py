@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MEASURES', 'KNOWN', 'NAMED', 'LINES', 'curves_of', 'tracks', 'benchmarks_sampled', 'scaling_rows', 'curve_points',
            'score_at', 'tokens_for', 'matched_tracks', 'reach_row', 'doublings', 'equal_rows', 'equal_point',
-           'scaling_table', 'ours', 'equal_table', 'reach_words', 'scaling_figure', 'draw_scaling', 'label_scaling',
+           'scaling_table', 'ours', 'equal_table', 'reach_words', 'draw_scaling', 'label_scaling', 'scaling_figure',
            'scaling_words']
 
 # %% ../nbs/core/76_scaling.ipynb #8caf8614
@@ -219,25 +219,6 @@ def reach_words(row: dict) -> str:  # of `reach_row`
 LINES = {"vote": "-", "coverage": "--"}
 
 
-def scaling_figure(
-    rows: list[dict],  # from `scaling_rows`
-    benchmark: str | None = None,  # None: the mean, or the only one
-    model: str = "",
-) -> Figure | None:  # None where nothing was sampled
-    "Vote and coverage against samples and against tokens, with intervals."
-    benchmark = benchmark or headline(rows)
-    shown = [row for row in rows if row["benchmark"] == benchmark]
-    if not shown: return None
-    figure, axes = empty_axes(2, 4.0)
-    for key in dict.fromkeys((row["system"], row["measure"]) for row in shown):
-        points = [row for row in shown if (row["system"], row["measure"]) == key]
-        for axis, across in zip(axes, ("samples", "tokens")): draw_scaling(axis, points, across)
-    label_scaling(axes, f"score, {benchmark_words(benchmark)}", max(row["samples"] for row in shown))
-    figure.suptitle(f"{ours(model)}; solid: vote, dashed: best of the samples", x=0.02, ha="left", color=INK, fontsize=10)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, labelcolor=INK)
-    return draw(figure, scaling_words(shown, benchmark))
-
-
 def draw_scaling(axis, points: list[dict], across: str) -> None:
     "One curve with its interval, and marks at 1, 2, 4, ... samples."
     style, measure = look(points[0]["system"]), points[0]["measure"]
@@ -256,6 +237,25 @@ def label_scaling(axes: list, score: str, most: int) -> None:
     axes[1].tick_params(axis="x", labelsize=8)
     axes[0].set(ylabel=score, xticks=doublings(most), xticklabels=doublings(most))
     axes[0].tick_params(which="minor", bottom=False, labelbottom=False)
+
+# %% ../nbs/core/76_scaling.ipynb #db7e932c
+def scaling_figure(
+    rows: list[dict],  # from `scaling_rows`
+    benchmark: str | None = None,  # None: the mean, or the only one
+    model: str = "",
+) -> Figure | None:  # None where nothing was sampled
+    "Vote and coverage against samples and against tokens, with intervals."
+    benchmark = benchmark or headline(rows)
+    shown = [row for row in rows if row["benchmark"] == benchmark]
+    if not shown: return None
+    figure, axes = empty_axes(2, 4.0)
+    for key in dict.fromkeys((row["system"], row["measure"]) for row in shown):
+        points = [row for row in shown if (row["system"], row["measure"]) == key]
+        for axis, across in zip(axes, ("samples", "tokens")): draw_scaling(axis, points, across)
+    label_scaling(axes, f"score, {benchmark_words(benchmark)}", max(row["samples"] for row in shown))
+    figure.suptitle(f"{ours(model)}; solid: vote, dashed: best of the samples", x=0.02, ha="left", color=INK, fontsize=10)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, labelcolor=INK)
+    return draw(figure, scaling_words(shown, benchmark))
 
 
 def scaling_words(shown: list[dict], benchmark: str) -> str:

@@ -16,6 +16,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from time import perf_counter
 
+from fastcore.basics import patch
+
 from .messages import Trajectory, read_jsonl, write_jsonl
 from .progress import Progress
 from .registry import machine
@@ -43,7 +45,7 @@ def local_engine(team):
     from optima.loading import load_model
     from optima.roles import RoleEngine
     settings, adapters = team.settings, team.adapters
-    if len(adapters) > 1: return RoleEngine(team.base, adapters, dtype=settings.dtype, batch_size=settings.batch_size)
+    if adapters.keys() - {"all"}: return RoleEngine(team.base, adapters, dtype=settings.dtype, batch_size=settings.batch_size)
     model, tokenizer = load_model(team.base, adapter=adapters.get("all"), dtype=settings.dtype)
     return LocalEngine(model, tokenizer, batch_size=settings.batch_size)
 
@@ -63,7 +65,7 @@ def adapters_in(folder: Path) -> dict[str, Path]:  # role, or "all" -> folder of
     roles = sorted(path for path in folder.glob("adapter-*") if path.is_dir())
     return {path.name.removeprefix("adapter-"): path for path in roles} or {"all": folder / "adapter"}
 
-
+# %% ../nbs/core/64_teams.ipynb #fec0e2d6
 @dataclass
 class Team:
     "The agents as they stand at one point of the loop: one model, and how its engine runs."
@@ -93,24 +95,25 @@ class Team:
 
     @cached_property
     def judge(self) -> "Team":
-        "The student before it was trained, who says how likely a text is."
-        settings = self.settings
-        untrained = self.adapter is None and not self.urls and self.base == settings.base_folder
-        return self if untrained else Team(settings.base_folder, settings)
-
-    @contextmanager
-    def judging(self):
-        "The judge's engine; where only one model fits in memory, it takes the place of the team's."
-        alone = self.settings.one_model and self.judge is not self
-        if alone: self.rest()
-        yield self.judge.engine
-        if alone: self.judge.rest()
+        "The student before it was trained; itself where nothing was."
+        untrained = self.adapter is None and not self.urls and self.base == self.settings.base_folder
+        return self if untrained else Team(self.settings.base_folder, self.settings)
 
     def rest(self):
         "Let go of the model; the next question loads it again."
         vars(self).pop("engine", None)
 
+# %% ../nbs/core/64_teams.ipynb #1fef51df
+@patch
+@contextmanager
+def judging(self: Team):
+    "The judge's engine; where only one model fits in memory, it takes the place of the team's."
+    alone = self.settings.one_model and self.judge is not self
+    if alone: self.rest()
+    yield self.judge.engine
+    if alone: self.judge.rest()
 
+# %% ../nbs/core/64_teams.ipynb #fd842107
 def student(settings: Settings, record: Path = Team.record) -> Team:
     "The team before it is trained."
     return Team(settings.team_model, settings, urls=settings.base_url, record=record)

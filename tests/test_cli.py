@@ -301,6 +301,7 @@ def test_publish_copies_lines_and_one_seeds_dialogues(finished, clean, tmp_path)
     for _ in range(2):
         assert cli.main(["publish", str(finished), "--to", str(tmp_path / "to")]) == 0
     assert len(read_registry(tmp_path / "to")) == 1 + len(ARTICLE_SYSTEMS)
+    assert [path.name for path in (tmp_path / "to").glob("registry*")] == ["registry.jsonl.gz"]
     packed = sorted((tmp_path / "to" / "dialogues").iterdir())
     assert [path.name for path in packed] == sorted(f"{system}-toy-0.jsonl.gz" for system in launcher.MAIN)
     (tmp_path / "x.jsonl").write_bytes(gzip.decompress(packed[0].read_bytes()))

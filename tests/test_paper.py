@@ -1,6 +1,8 @@
 "The published method in the loop: what its stages share, where its methods differ, and what a preset says of each benchmark."
 import json
+import shutil
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +14,7 @@ from optima.preferences import read_pairs
 from optima.settings import load_settings, read_preset
 from optima.store import Store
 from optima.systems import METHODS, PAPER, PAPER_MAIN, SYSTEMS, TRAINED, prefers, untrained_row
-from optima.teams import adapters_in, settled, student, training_tasks
+from optima.teams import Team, adapters_in, settled, student, training_tasks
 from optima.trees import grow, trees_of
 
 SHARING, DEBATE = "toy_2wikimultihopqa", "toy_gsm8k"
@@ -78,6 +80,16 @@ def test_roles_have_adapters_of_their_own_and_learn_their_own_turns(lines):
     sharing, debate = (adapters_in(runs / stages(made["paper_isft_per_role"], "train")[place]) for place in (1, 3))
     assert sharing.keys() == {"alice", "bob"} and debate.keys() == {"solver", "critic"}
     assert all((folder / "adapter_model.safetensors").is_file() for folder in (*sharing.values(), *debate.values()))
+
+
+@pytest.mark.slow
+def test_a_role_that_is_alone_speaks_with_its_adapter(lines, tmp_path):
+    runs, made = lines
+    kept = adapters_in(runs / stages(made["paper_isft_per_role"], "train")[0])["alice"]
+    shutil.copytree(kept, tmp_path / "adapter-solver")
+    settings = smoke("paper_tuned_single", adapters="per_role")
+    team = Team(settings.base_folder, settings, adapter=SimpleNamespace(folder=tmp_path, key="x"))
+    assert team.engine.roles == ("solver",)
 
 
 @pytest.mark.slow

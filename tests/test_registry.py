@@ -8,7 +8,18 @@ import pytest
 
 from optima import registry
 from optima.errors import OptimaError
-from optima.registry import FROZEN, add_line, find_line, git, machine, peak_memory_mb, read_registry, registry_path
+from optima.registry import (
+    FROZEN,
+    PACKED,
+    add_line,
+    find_line,
+    git,
+    machine,
+    peak_memory_mb,
+    read_registry,
+    registry_path,
+    write_registry,
+)
 from optima.store import canonical
 
 
@@ -87,3 +98,20 @@ def test_a_line_names_the_commit_that_froze_models_and_settings(monkeypatch):
     assert git("diff", "--stat", machine()["frozen"], "HEAD", "--", *FROZEN) == ""
     monkeypatch.setattr(registry, "git", lambda *_: None)
     assert machine()["frozen"] is None
+
+
+def test_a_packed_registry_reads_and_grows_like_any_other(tmp_path):
+    write_registry(tmp_path / PACKED, [line("b"), line("a")])
+    before = (tmp_path / PACKED).read_bytes()
+    write_registry(tmp_path / PACKED, [line("a"), line("b")])
+    assert (tmp_path / PACKED).read_bytes() == before and registry_path(tmp_path) == tmp_path / PACKED
+    add_line(tmp_path, line("c"))
+    assert [one["key"] for one in read_registry(tmp_path)] == ["a", "b", "c"] and [path.name for path in tmp_path.glob("registry*")] == [PACKED]
+
+
+@pytest.mark.parametrize("harm", [lambda data: data[:40], lambda data: b"not packed", lambda data: data[:20] + b"xx" + data[22:]])
+def test_a_damaged_packed_registry_is_one_clear_line(tmp_path, harm):
+    write_registry(tmp_path / PACKED, [line("a"), line("b")])
+    (tmp_path / PACKED).write_bytes(harm((tmp_path / PACKED).read_bytes()))
+    with pytest.raises(OptimaError, match="registry.jsonl.gz"):
+        read_registry(tmp_path)
