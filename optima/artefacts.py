@@ -6,10 +6,7 @@
 __all__ = ['CONTROLS', 'PARTS', 'FACTORS', 'COSTS', 'TABLE4', 'whose', 'warnings_first', 'fewer', 'by_benchmark', 'in_words',
            'article_words', 'prompts_chosen', 'parts_of', 'factors', 'saving_pairs', 'saving_rows', 'ratios',
            'saving_table', 'saving_words', 'talk_table', 'cost_table', 'ablation_lines', 'against_full',
-           'ablation_table', 'difference_text', 'ablation_words', 'on_tasks', 'start', 'course', 'courses',
-           'course_benchmarks', 'course_figure', 'course_words', 'course_table', 'weight_of', 'in_grid', 'dominated',
-           'weight_rows', 'weight_figure', 'draw_weight', 'weight_words', 'weight_table', 'two_dialogues', 'show',
-           'standing']
+           'ablation_table', 'difference_text', 'ablation_words', 'two_dialogues', 'show', 'standing']
 
 # %% ../nbs/core/77_artefacts.ipynb #a45ee3c3
 import numpy as np
@@ -34,23 +31,15 @@ from optima.evaluation import (
 
 # %% ../nbs/core/77_artefacts.ipynb #eacf7aa4
 from optima.results import (
-    INK,
-    MEASURES,
     UNITS,
-    Figure,
     Table,
     article_values,
     benchmark_words,
-    draw,
-    draw_curve,
-    empty_axes,
     finding,
     format_interval,
     format_number,
     headline,
-    look,
     model_name,
-    plain_ticks,
     provenance,
     published_text,
     ratio_text,
@@ -306,184 +295,6 @@ def ablation_words(lines: list[dict], decoding: str = "greedy") -> list[str]:
     "Each ablation against `full`, in a sentence."
     rows = rows_of(against_full(ablation_lines(lines), decoding), decoding)
     return [finding(row) for row in rows if row["benchmark"] == headline(rows)]
-
-# %% ../nbs/core/77_artefacts.ipynb #2c603b12
-def on_tasks(columns: dict, tasks: list[str], measure: str) -> float:
-    "The mean of one column over some of its tasks."
-    place = {task: index for index, task in enumerate(columns["task"])}
-    return float(np.mean([columns[measure][place[task]] for task in tasks]))
-
-
-def start(lines: list[dict], line: dict, benchmark: str) -> dict | None:
-    "The greedy evaluation of the untrained team, or of the single agent, that a line began with."
-    paper = "paper_cot" if line["system"] == "paper_tuned_single" else "paper_untrained"
-    name = paper if line["system"].startswith("paper_") else f"untrained_{line['settings'].get('paradigm')}"
-    found = [each for each in lines if (each["system"], each["seed"]) == (name, line["seed"])]
-    return found[0]["results"]["evaluation"].get(benchmark, {}).get("greedy") if found else None
-
-
-def course(
-    lines: list[dict],
-    line: dict,  # of a trained system
-    benchmark: str,
-    measure: str,  # score or tokens
-) -> list[float]:  # iteration 0, 1, ...; NaN where the untrained team was not run
-    "One seed's way through the iterations on one benchmark."
-    steps, before = line["results"]["iteration_evaluation"][benchmark], start(lines, line, benchmark)
-    tasks = steps[0]["task"]
-    first = on_tasks(before, tasks, measure) if before else float("nan")
-    return [first, *(on_tasks(columns, tasks, measure) for columns in steps)]
-
-# %% ../nbs/core/77_artefacts.ipynb #05664604
-def courses(
-    lines: list[dict],  # registry lines
-    measure: str,
-    benchmark: str = "mean",  # or one benchmark
-) -> dict[str, np.ndarray]:  # system -> seeds x (iterations + 1)
-    "Every trained system's way through the iterations, as far as its seeds went through as many."
-    found = {}
-    for line in sorted(lines, key=lambda line: line["seed"]):
-        names = [name for name in line["results"].get("iteration_evaluation") or {} if benchmark in (name, "mean")]
-        ways = [course(lines, line, name, measure) for name in names if line["results"]["iteration_evaluation"][name]]
-        if ways:
-            found.setdefault(line["system"], []).append(np.mean(ways, axis=0))
-    whole = {system: ways for system, ways in found.items() if len({len(way) for way in ways}) == 1}
-    return {system.removeprefix("paper_"): np.array(whole[system]) for system in sorted(whole, key=system_order)}
-
-
-def course_benchmarks(lines: list[dict]) -> list[str]:
-    "The mean, where there are several, and each benchmark that the iterations were evaluated on."
-    names = sorted({name for line in lines for name in line["results"].get("iteration_evaluation") or {}})
-    return [*["mean"] * (len(names) > 1), *names]
-
-# %% ../nbs/core/77_artefacts.ipynb #f71f06b2
-def course_figure(
-    lines: list[dict],  # registry lines
-    benchmark: str = "mean",
-) -> Figure | None:  # None when no iteration was evaluated
-    "Score and tokens after each iteration: every seed thin, their mean thick."
-    curves = {measure: courses(lines, measure, benchmark) for measure in MEASURES}
-    if not any(curves.values()): return None
-    figure, axes = empty_axes(len(MEASURES), 4.0)
-    for axis, (measure, by_system) in zip(axes, curves.items()):
-        for system, seeds in by_system.items(): draw_curve(axis, system, seeds, first=0)
-        last = max(seeds.shape[1] for seeds in by_system.values())
-        axis.set(xlabel="iteration (0: untrained)", ylabel=MEASURES[measure], xticks=range(last), ylim=(0, None))
-    figure.suptitle(f"{whose(lines)}, {benchmark_words(benchmark)}, greedy decoding", x=0.02, ha="left", color=INK, fontsize=10)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, labelcolor=INK)
-    return draw(figure, course_words(curves, benchmark))
-
-
-def course_words(curves: dict[str, dict[str, np.ndarray]], benchmark: str) -> str:
-    "The figure's means in words."
-    told = [f"{measure} of {system}: {', '.join(f'{value:.3g}' for value in seeds.mean(axis=0))}"
-            for measure, by_system in curves.items() for system, seeds in by_system.items()]
-    return f"Means over seeds after iteration 0 (untrained), 1, 2, ... on {benchmark_words(benchmark)}, greedy decoding. " + "; ".join(told) + "."
-
-# %% ../nbs/core/77_artefacts.ipynb #f32f4c22
-def course_table(
-    lines: list[dict],
-    benchmark: str = "mean",
-) -> Table | None:
-    "The figure's numbers, seed by seed."
-    curves = {measure: courses(lines, measure, benchmark) for measure in MEASURES}
-    rows = [{"system": system, "iteration": step, **{measure: curves[measure][system][:, step] for measure in MEASURES}}
-            for system, way in curves["score"].items() for step in range(way.shape[1])]
-    if not rows: return None
-    def mean(measure, digits): return lambda row: format_number(row[measure].mean(), digits)
-    def each(measure, digits): return lambda row: ", ".join(format_number(value, digits) for value in row[measure])
-    columns = {"system": lambda row: row["system"], "iteration": lambda row: str(row["iteration"]),
-               "score": mean("score", 3), "score of each seed": each("score", 3),
-               "tokens": mean("tokens", 1), "tokens of each seed": each("tokens", 1)}
-    return Table(rows, columns, f"{whose(lines)}, {benchmark_words(benchmark)}, greedy decoding, on the tasks that every iteration was evaluated on")
-
-# %% ../nbs/core/77_artefacts.ipynb #a6bee687
-def weight_of(line: dict) -> float:
-    "The efficiency weight that an experiment was given, before rescaling."
-    return float(line["settings"]["efficiency_weight"])
-
-
-def in_grid(line: dict) -> bool:
-    "Whether a line is a point of the grid of efficiency weights."
-    return line["system"] in ("full", "without_efficiency") or line["system"].startswith("efficiency_")
-
-
-def dominated(row: dict, rows: list[dict]) -> bool:
-    "Whether another row is at least as right with as few tokens, and better in one of them."
-    return any(other["score"] >= row["score"] and other["tokens"] <= row["tokens"]
-               and (other["score"], other["tokens"]) != (row["score"], row["tokens"]) for other in rows)
-
-
-def weight_rows(
-    lines: list[dict],  # registry lines
-    decoding: str = "greedy",
-    benchmark: str | None = None,  # None: the mean, or the only one
-) -> list[dict]:  # rows of `report_rows` with `weight`, `share` and `front`
-    "The grid's points in the order of their weight; nothing where there are fewer than two."
-    grid = [line for line in lines if in_grid(line)]
-    weights = {line["system"]: (weight_of(line), weight_of(line) / sum(
-        line["settings"][f"{name}_weight"] for name in ("task", "efficiency", "format"))) for line in grid}
-    if len(weights) < 2: return []
-    rows = rows_of(report_rows(grid, {}, decoding), decoding)
-    rows = [row for row in rows if row["benchmark"] == (benchmark or headline(rows))]
-    rows = [row | dict(zip(("weight", "share"), weights[row["system"]]), front=not dominated(row, rows)) for row in rows]
-    return sorted(rows, key=lambda row: row["weight"])
-
-# %% ../nbs/core/77_artefacts.ipynb #b713e7ec
-def weight_figure(
-    lines: list[dict],  # registry lines
-    decoding: str = "greedy",
-    benchmark: str | None = None,
-) -> Figure | None:  # None where there is no grid
-    "Score against tokens over the efficiency weights, with intervals; filled points are on the front."
-    rows = weight_rows(lines, decoding, benchmark)
-    if not rows: return None
-    figure, (axis,) = empty_axes()
-    colour = look("optima")["color"]
-    axis.plot([row["tokens"] for row in rows], [row["score"] for row in rows], color=colour, linewidth=1, alpha=0.5)
-    for row in rows: draw_weight(axis, row, colour)
-    axis.set(xscale="log", ylim=(0, 1.02), xlabel="generated tokens per task, all agents (log scale)",
-             ylabel=f"score, {benchmark_words(rows[0]['benchmark'])}")
-    axis.set_title(f"{whose(lines)}, {decoding} decoding\nnumbers: efficiency weight; filled: on the front", loc="left", color=INK, fontsize=10)
-    axis.margins(x=0.12)
-    plain_ticks(axis)
-    return draw(figure, weight_words(rows))
-
-
-def draw_weight(axis, row: dict, colour: str) -> None:
-    "One point with its intervals and its weight."
-    spread = [abs(np.subtract(row[f"{name}_ci"], row[name]))[:, None] for name in ("tokens", "score")]
-    axis.errorbar(row["tokens"], row["score"], *spread[::-1], color=colour, elinewidth=1.4, capsize=2)
-    axis.plot(row["tokens"], row["score"], "o", color=colour, markersize=9, zorder=3, fillstyle="full" if row["front"] else "none",
-              markeredgewidth=1.8)
-    axis.annotate(f"{row['weight']:g}", (row["tokens"], row["score"]), (7, 9), textcoords="offset points", color=INK)
-
-
-def weight_words(rows: list[dict]) -> str:
-    "The figure's points in words."
-    points = "; ".join(f"weight {row['weight']:g}: {row['score']:.2f} at {row['tokens']:.0f} tokens"
-                       f"{', on the front' * row['front']}" for row in rows)
-    return f"Score against generated tokens on {benchmark_words(rows[0]['benchmark'])}, {rows[0]['decoding']} decoding, by efficiency weight. {points}."
-
-# %% ../nbs/core/77_artefacts.ipynb #ba842596
-def weight_table(
-    lines: list[dict],
-    decoding: str = "greedy",
-) -> Table | None:
-    "The figure's points as a table, each beside `full`."
-    rows = weight_rows(lines, decoding)
-    if not rows: return None
-    grid = [line for line in lines if in_grid(line)]
-    pairs = [(row["system"], "full") for row in rows if any(line["system"] == "full" for line in grid) and row["system"] != "full"]
-    beside = {row["system"]: row for row in rows_of(comparisons(grid, pairs, decoding), decoding) if row["benchmark"] == rows[0]["benchmark"]}
-    columns = {
-        "system": lambda row: row["system"], "efficiency weight": lambda row: f"{row['weight']:g}",
-        "share of the reward": lambda row: f"{row['share']:.0%}", "score [95 %]": lambda row: row_cell(row, "score", 3),
-        "tokens [95 %]": lambda row: row_cell(row, "tokens", 1), "on the front": lambda row: "yes" if row["front"] else "no",
-        "score − full [95 %]": lambda row: difference_text(beside.get(row["system"])),
-        "tokens / full [95 %]": lambda row: ratio_text(beside[row["system"]]) if row["system"] in beside else "–",
-        "score of each seed": lambda row: ", ".join(format_number(value) for value in row["seed_values"])}
-    return Table(rows, columns, f"{whose(lines)}, {benchmark_words(rows[0]['benchmark'])}, {decoding} decoding: the grid of efficiency weights; {resampled(rows)}")
 
 # %% ../nbs/core/77_artefacts.ipynb #4bb7836b
 def two_dialogues(

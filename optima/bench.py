@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from optima.chats import Completion, Engine, encode_conversation
 from optima.engines import LocalEngine, choose, uniforms
-from optima.loading import load_model
+from optima.loading import load_base, load_model
 from optima.registry import machine
 from optima.scheduler import Dialogue, run_dialogues
 from optima.settings import Settings, load_settings, toy_base
@@ -23,7 +23,6 @@ from optima.tasks import get_benchmark
 from optima.training import (
     IGNORED,
     examples_of,
-    load_base,
     micro_batches,
     optimizer_and_schedule,
     plan_steps,

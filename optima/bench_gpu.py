@@ -15,11 +15,11 @@ from optima.chats import Request
 from optima.dpo import train_pairs_with_trl
 from optima.engines import LocalEngine
 from optima.errors import OptimaError
-from optima.loading import load_model
+from optima.loading import compute_dtype, load_base, load_model
 from optima.registry import machine
 from optima.sizing import BYTES, GIB, SHAPES, Shape
 from optima.toymodels import make_tokenizer
-from optima.training import Example, compute_dtype, load_base, train_with_trl, with_adapter
+from optima.training import Example, train_with_trl, with_adapter
 
 MODEL = "meta-llama/Meta-Llama-3-8B-Instruct"
 

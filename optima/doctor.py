@@ -63,7 +63,7 @@ def quantization_finding() -> str:
     import torch
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-    from optima.training import quietly
+    from optima.loading import quietly
 
     weights = torch.linspace(-1, 1, 4096).reshape(64, 64)
     with quietly():

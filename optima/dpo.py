@@ -16,17 +16,15 @@ from time import perf_counter
 
 from .chats import encode_conversation
 from .errors import OptimaError
-from .loading import load_tokenizer
+from .loading import load_base, load_tokenizer, quietly
 from .preferences import Pair
 from optima.training import (
     Example,
     WholeSteps,
-    load_base,
     micro_batches,
     optimizer_and_schedule,
     padding,
     plan_steps,
-    quietly,
     recorder,
     save_adapter,
     trained_weights,

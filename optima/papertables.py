@@ -11,7 +11,8 @@ __all__ = ['LINE_COLOURS', 'transfer_cells', 'only_tasks', 'home_cell', 'transfe
 # %% ../nbs/core/78_papertables.ipynb #b27fbdd9
 import numpy as np
 
-from .artefacts import courses, difference_text, whose
+from .artefacts import difference_text, whose
+from .courses import courses
 from .evaluation import Cell, cells_of, check_pairs, compare, fill, gather, summary, system_order
 
 # %% ../nbs/core/78_papertables.ipynb #f533b371

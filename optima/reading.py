@@ -1,6 +1,7 @@
 "Reads run folders for the command line: which lines a table shows, and what is finished."
 import sys
 from collections import Counter, defaultdict
+from importlib import import_module
 from pathlib import Path
 
 from optima.errors import OptimaError, suggest
@@ -10,11 +11,11 @@ from optima.settings import load_settings
 from optima.store import Store, is_done
 
 PUBLISHED = ROOT / "nbs" / "results"
-OWN_TABLES = {  # in optima.artefacts; other artefacts are shown by their rows and comparisons
-    "token_cost": ("cost_table", "saving_table"),
-    "reward_ablation": ("ablation_table",),
-    "iterations": ("course_table",),
-    "reward_weights": ("weight_table",),
+OWN_TABLES = {  # module.function; other artefacts are shown by their rows and comparisons
+    "token_cost": ("artefacts.cost_table", "artefacts.saving_table"),
+    "reward_ablation": ("artefacts.ablation_table",),
+    "iterations": ("courses.course_table",),
+    "reward_weights": ("courses.weight_table",),
 }
 
 
@@ -111,10 +112,9 @@ def shown_comparisons(
 
 def own_tables(name: str, lines: list[dict]) -> list:
     "The tables of an artefact's own, greedy; none where the systems were run with different seeds."
-    from optima import artefacts
-
     seeds = {frozenset(seeds_of(lines, line["system"])) for line in lines}
-    made = [getattr(artefacts, table)(lines) for table in OWN_TABLES.get(name, ()) if len(seeds) == 1]
+    places = [place.split(".") for place in OWN_TABLES.get(name, ()) if len(seeds) == 1]
+    made = [getattr(import_module(f"optima.{module}"), table)(lines) for module, table in places]
     return [table for table in made if table is not None and table.rows]
 
 

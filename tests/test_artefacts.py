@@ -17,12 +17,6 @@ from optima.artefacts import (
     against_full,
     article_words,
     cost_table,
-    course,
-    course_benchmarks,
-    course_figure,
-    course_table,
-    courses,
-    dominated,
     in_words,
     saving_rows,
     saving_table,
@@ -31,11 +25,19 @@ from optima.artefacts import (
     talk_table,
     two_dialogues,
     warnings_first,
+)
+from optima.budget import budget_rows, budget_table, read_expected, write_expected
+from optima.courses import (
+    course,
+    course_benchmarks,
+    course_figure,
+    course_table,
+    courses,
+    dominated,
     weight_figure,
     weight_rows,
     weight_table,
 )
-from optima.budget import budget_rows, budget_table, read_expected, write_expected
 from optima.evaluation import SPOKEN, comparisons, report_rows
 from optima.launcher import ARTEFACTS, declared_parameters
 from optima.registry import registry_text

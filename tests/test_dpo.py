@@ -13,8 +13,9 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOConfig, DPOTra
 from optima import dpo
 from optima.dpo import examples_of_pairs, log_probability, naive_loss, train_pairs_with_trl, train_preferences
 from optima.errors import OptimaError
+from optima.loading import load_base
 from optima.preferences import Pair
-from optima.training import load_base, train_adapter, trainer_settings, with_adapter
+from optima.training import train_adapter, trainer_settings, with_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,7 +11,6 @@ import synthetic
 from optima.errors import OptimaError
 from optima.evaluation import (
     KEYS,
-    PATTERNS,
     bootstrap,
     check_pairs,
     compare,
@@ -22,13 +21,13 @@ from optima.evaluation import (
     first_tasks,
     gather,
     interval,
-    phrase_shares,
     report_rows,
     resampling_weights,
     system_order,
     verdict,
 )
 from optima.messages import parse
+from optima.phrases import PATTERNS, phrase_shares
 from optima.toyquestions import TOY_FAMILIES
 from optima.toyworld import Habit, attempt, judgement, solution
 

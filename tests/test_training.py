@@ -14,15 +14,8 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTConfig, 
 
 from optima import training
 from optima.errors import OptimaError
-from optima.training import (
-    Example,
-    load_base,
-    naive_training,
-    plan_steps,
-    train_adapter,
-    train_with_trl,
-    with_adapter,
-)
+from optima.loading import load_base
+from optima.training import Example, naive_training, plan_steps, train_adapter, train_with_trl, with_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,10 +10,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from optima.dpo import PairExample, train_pairs_with_trl
-from optima.loading import load_tokenizer
+from optima.loading import load_base, load_tokenizer
 from optima.registry import machine
 from optima.settings import model_digest
-from optima.training import Example, load_base, plan_steps, train_with_trl, with_adapter
+from optima.training import Example, plan_steps, train_with_trl, with_adapter
 from tools.project import ROOT
 
 FOLDER, BASE = ROOT / "tests" / "golden", ROOT / "optima" / "checkpoints" / "toy-base-0"
