@@ -14,7 +14,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTConfig, 
 
 from optima import training
 from optima.errors import OptimaError
-from optima.loading import load_base
+from optima.loading import compute_dtype, load_base, quantization_settings
 from optima.training import Example, naive_training, plan_steps, train_adapter, train_with_trl, with_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -160,7 +160,7 @@ def test_what_cannot_be_trained_is_refused(tiny_base, examples, tmp_path):
     [
         (SFTConfig, training.trainer_settings("out", 0, 1, 1e-3) | training.SFT_SETTINGS),
         (LoraConfig, training.adapter_settings(4, 8, 0.0)),
-        (BitsAndBytesConfig, training.quantization_settings(torch.float32)),
+        (BitsAndBytesConfig, quantization_settings(torch.float32)),
         (SFTTrainer, dict.fromkeys(["model", "args", "train_dataset", "processing_class", "data_collator", "optimizers"])),
         (DataCollatorForLanguageModeling, {"pad_token_id": 0}),
     ],
@@ -172,7 +172,7 @@ def test_every_keyword_that_we_pass_is_known(taker, settings):
 
 def test_trl_is_told_what_its_defaults_would_get_wrong(tmp_path):
     config = SFTConfig(**training.trainer_settings(tmp_path, 0, 1, 1e-3))
-    assert config.gradient_checkpointing is False and config.bf16 is (training.compute_dtype() == torch.bfloat16)
+    assert config.gradient_checkpointing is False and config.bf16 is (compute_dtype() == torch.bfloat16)
     assert config.report_to == [] and config.max_length is None
     assert SFTConfig(**training.trainer_settings(tmp_path, 0, 1, 1e-3, gradient_checkpointing=True)).gradient_checkpointing
 
