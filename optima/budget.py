@@ -15,8 +15,8 @@ from statistics import fmean
 from .results import Table, format_number
 
 # %% ../nbs/core/79_budget.ipynb #efef2175
-STAGES = ("choose", "demonstrate", "generate", "rank", "select", "train", "grow", "pair", "prefer", "evaluate_iteration", "evaluate", "sample")
-LIKE = {"choose": "evaluate", "evaluate_iteration": "evaluate", "sample": "evaluate", "grow": "generate"}  # stages that do the same, where only one is known
+STAGES = ("choose", "demonstrate", "generate", "rank", "select", "train", "grow", "pair", "prefer", "evaluate_iteration", "evaluate", "sample", "transfer")
+LIKE = {"choose": "evaluate", "evaluate_iteration": "evaluate", "sample": "evaluate", "transfer": "evaluate", "grow": "generate"}  # stages that do the same, where only one is known
 AMOUNTS = ("units", "tokens", "seconds")
 
 

@@ -46,7 +46,7 @@ from optima.results import (
 )
 
 # %% ../nbs/core/76_costs.ipynb #f9db51f3
-NOT_TRAINING = ("demonstrate", "evaluate", "evaluate_iteration", "sample")  # stages that look at a team, or cost nothing
+NOT_TRAINING = ("demonstrate", "evaluate", "evaluate_iteration", "sample", "transfer")  # stages that look at a team, or cost nothing
 
 
 def training_stages(

@@ -80,7 +80,7 @@ class Course:
 def measure(store: Store, course: Course):
     "Add the team as it stands to the curve."
     strategy = course.team.settings.evaluation_strategy
-    stage = evaluate_stage(store, course.team, course.benchmark, "greedy", strategy, between=True)
+    stage = evaluate_stage(store, course.team, course.benchmark, "greedy", strategy, "evaluate_iteration")
     course.curve.append(read_columns(stage))
     course.stages.append(stage)
 
@@ -157,7 +157,7 @@ def transferred(store: Store, settings: Settings, course: Course) -> dict:  # be
     "The team on the other benchmarks of its paradigm, greedy."
     others = [name for name in settings.benchmarks if name != course.benchmark
               and settled(settings, name).paradigm == course.team.settings.paradigm]
-    made = {name: evaluate_stage(store, course.team, name, "greedy") for name in others}
+    made = {name: evaluate_stage(store, course.team, name, "greedy", kind="transfer") for name in others}
     course.stages += made.values()
     return {name: read_columns(stage) for name, stage in made.items()}
 

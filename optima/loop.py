@@ -25,7 +25,7 @@ from .roles import role_of
 from .scheduler import Dialogue
 from .selection import select
 from .settings import Settings, model_digest
-from .store import PAPER_VERSIONS, Stage, Store, aside, digest, write_json
+from .store import PAPER_VERSIONS, STAGE_VERSIONS, Stage, Store, aside, digest, write_json
 from .tasks import Task
 from optima.teams import (
     KEEP,
@@ -222,13 +222,14 @@ def evaluate_stage(
     benchmark: str,
     decoding: str,  # greedy or sampled
     strategy: str = "none",  # the format prompt
-    between: bool = False,  # two iterations: on the first `iteration_tasks` only
+    kind: str = "evaluate",  # evaluate_iteration: on the first tasks only; transfer: on a benchmark that it was not trained on
 ) -> Stage:
     "A team's dialogues on one benchmark's evaluation tasks, and their scores."
     settings, greedy = team.settings, decoding == "greedy"
-    tasks = evaluation_tasks(settings, benchmark)[:settings.iteration_tasks if between else None]
+    tasks = evaluation_tasks(settings, benchmark)[:settings.iteration_tasks if kind == "evaluate_iteration" else None]
     own = {"strategy": strategy, "decoding": decoding, "seed": 0 if greedy else settings.seed}
-    stage = store.stage("evaluate_iteration" if between else "evaluate", talk_settings(settings, tasks) | own, inputs=[team.key])
+    version = STAGE_VERSIONS["evaluate" if kind == "transfer" else kind]
+    stage = store.stage(kind, talk_settings(settings, tasks) | own, version=version, inputs=[team.key])
 
     def build(folder):
         dialogues = [Dialogue(task, settings.paradigm, strategy) for task in tasks]

@@ -208,3 +208,12 @@ def test_every_row_has_an_untrained_one_beside_it():
         settings = load_settings(system)
         beside = load_settings(untrained_row(settings.paradigm, settings.agents))
         assert (beside.paradigm, beside.agents, beside.iterations) == (settings.paradigm, settings.agents, 0)
+
+
+@pytest.mark.slow
+def test_dialogues_abroad_are_not_taken_for_a_teams_own(tmp_path):
+    settings = smoke("paper_isft", benchmarks=[SHARING, "toy_cbt"], iterations=1)
+    line = run_experiment(settings, tmp_path)
+    assert line["results"]["transfer"].keys() == {SHARING, "toy_cbt"}
+    assert len(stages(line, "evaluate")) == len(stages(line, "transfer")) == 2
+    assert [tested for tested in line["results"]["transfer"][SHARING]] == ["toy_cbt"]
