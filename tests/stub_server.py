@@ -52,16 +52,18 @@ class Handler(BaseHTTPRequestHandler):
             stub.headers.append(dict(self.headers))
             stub.busy += 1
             stub.most = max(stub.most, stub.busy)
+        fault = "404" if self.path != "/v1/chat/completions" else stub.plan(body, number)
         try:
-            fault = "404" if self.path != "/v1/chat/completions" else stub.plan(body, number)
             time.sleep(stub.seconds)
             if fault in ("", "length", "no usage"):
                 with stub.lock:
                     stub.served[question] += 1
+            if fault == "late":  # its client gives up before it ends, and rightly asks again: none of those under way
+                stub.left()
             self.play(stub, fault, body)
         finally:
-            with stub.lock:
-                stub.busy -= 1
+            if fault != "late":
+                stub.left()
 
     def play(self, stub, fault: str, body: dict):
         "Answer in the way of a fault; '' is a whole reply."
@@ -109,6 +111,11 @@ class StubServer:
         self.seconds, self.echoes, self.after, self.late, self.code = seconds, echoes, after, late, code
         self.lock, self.tries, self.served, self.headers = threading.Lock(), Counter(), Counter(), []
         self.busy = self.most = 0
+
+    def left(self):
+        "One request fewer is under way."
+        with self.lock:
+            self.busy -= 1
 
     def __enter__(self):
         self.listener = Listener(("127.0.0.1", 0), Handler)
