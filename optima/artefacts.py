@@ -30,27 +30,20 @@ from optima.evaluation import (
 )
 
 # %% ../nbs/core/77_artefacts.ipynb #eacf7aa4
+from .dialogues import saved_dialogue, typical_task
+from .published import UNITS, article_values, published_text, ratio_text, twins_of
 from optima.results import (
-    UNITS,
-    Table,
-    article_values,
     benchmark_words,
     finding,
-    format_interval,
-    format_number,
     headline,
     model_name,
     provenance,
-    published_text,
-    ratio_text,
     resampled,
     row_cell,
     rows_of,
-    saved_dialogue,
     several,
-    twins_of,
-    typical_task,
 )
+from .tables import Table, format_interval, format_number
 
 # %% ../nbs/core/77_artefacts.ipynb #92fb193e
 CONTROLS = ("teacher", "untrained", "terse", "random_selection")  # in the order in which a page tells of them

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
 
-from .results import Table, format_number
+from .tables import Table, format_number
 
 # %% ../nbs/core/79_budget.ipynb #efef2175
 STAGES = ("choose", "demonstrate", "generate", "rank", "select", "train", "grow", "pair", "prefer", "evaluate_iteration", "evaluate", "sample", "transfer")

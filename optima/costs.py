@@ -33,17 +33,9 @@ from optima.evaluation import (
 )
 
 # %% ../nbs/core/76_costs.ipynb #17c23bd9
-from optima.results import (
-    INK,
-    Figure,
-    Table,
-    draw,
-    empty_axes,
-    format_interval,
-    look,
-    resampled,
-    row_cell,
-)
+from .figures import INK, Figure, draw, empty_axes, look
+from .results import resampled, row_cell
+from .tables import Table, format_interval
 
 # %% ../nbs/core/76_costs.ipynb #f9db51f3
 NOT_TRAINING = ("demonstrate", "evaluate", "evaluate_iteration", "sample", "transfer")  # stages that look at a team, or cost nothing

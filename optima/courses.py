@@ -18,24 +18,10 @@ from optima.evaluation import (
 
 # %% ../nbs/core/78_courses.ipynb #f4093f26
 from .artefacts import difference_text, whose
-from optima.results import (
-    INK,
-    MEASURES,
-    Figure,
-    Table,
-    benchmark_words,
-    draw,
-    draw_curve,
-    empty_axes,
-    format_number,
-    headline,
-    look,
-    plain_ticks,
-    ratio_text,
-    resampled,
-    row_cell,
-    rows_of,
-)
+from .figures import INK, Figure, draw, draw_curve, empty_axes, look, plain_ticks
+from .published import ratio_text
+from .results import MEASURES, benchmark_words, headline, resampled, row_cell, rows_of
+from .tables import Table, format_number
 
 # %% ../nbs/core/78_courses.ipynb #2c603b12
 def on_tasks(columns: dict, tasks: list[str], measure: str) -> float:

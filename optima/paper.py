@@ -17,20 +17,11 @@ from .errors import OptimaError, suggest
 from .evaluation import PAPER_ROWS, benchmarks_of, cells_of, check_pairs, compare, gather, paper_row
 
 # %% ../nbs/core/78_paper.ipynb #e56aaee2
-from optima.results import (
-    Table,
-    model_name,
-    points_text,
-    published,
-    published_table,
-    ratio_text,
-    resampled,
-    row_cell,
-    rows_of,
-    several,
-)
+from .published import points_text, published, published_table, ratio_text
+from .results import model_name, resampled, row_cell, rows_of, several
 from .settings import DEFAULTS
 from .systems import METHODS
+from .tables import Table
 
 # %% ../nbs/core/78_paper.ipynb #1e1df1bf
 def shown(system: str | None) -> str | None:

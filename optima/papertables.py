@@ -16,25 +16,13 @@ from .courses import courses
 from .evaluation import Cell, cells_of, check_pairs, compare, fill, gather, summary, system_order
 
 # %% ../nbs/core/78_papertables.ipynb #f533b371
+from .figures import INK, Figure, draw, draw_curve, empty_axes
 from .paper import paper_values, shown, twin
-from optima.results import (
-    INK,
-    MEASURES,
-    Figure,
-    Table,
-    benchmark_words,
-    draw,
-    draw_curve,
-    empty_axes,
-    finding,
-    format_number,
-    published,
-    ratio_text,
-    resampled,
-    row_cell,
-)
+from .published import published, ratio_text
+from .results import MEASURES, benchmark_words, finding, resampled, row_cell
 from .settings import DEFAULTS
 from .systems import METHODS
+from .tables import Table, format_number
 
 # %% ../nbs/core/78_papertables.ipynb #fcbcfa03
 def transfer_cells(

@@ -13,21 +13,9 @@ import numpy as np
 
 from .errors import OptimaError, suggest
 from .evaluation import bootstrap, check_pairs, finite, interval, open_interval, system_order, tidy
-from optima.results import (
-    INK,
-    Figure,
-    Table,
-    benchmark_words,
-    draw,
-    empty_axes,
-    format_interval,
-    format_number,
-    headline,
-    look,
-    plain_ticks,
-    resampled,
-    row_cell,
-)
+from .figures import INK, Figure, draw, empty_axes, look, plain_ticks
+from .results import benchmark_words, headline, resampled, row_cell
+from .tables import Table, format_interval, format_number
 from .voting import Curve
 
 # %% ../nbs/core/76_scaling.ipynb #1fa5b234

@@ -9,7 +9,7 @@ __all__ = ['EDGE', 'CHOSEN', 'REJECTED', 'layout', 'label', 'draw_edges', 'draw_
 # %% ../nbs/core/76_treefigure.ipynb #450c1337
 from collections import Counter
 
-from .results import INK, Figure, draw, empty_axes
+from .figures import INK, Figure, draw, empty_axes
 from .treesearch import Tree, rivals
 
 # %% ../nbs/core/76_treefigure.ipynb #59a01bc8

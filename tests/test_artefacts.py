@@ -40,8 +40,9 @@ from optima.courses import (
 )
 from optima.evaluation import SPOKEN, comparisons, report_rows
 from optima.launcher import ARTEFACTS, declared_parameters
+from optima.published import published
 from optima.registry import registry_text
-from optima.results import control_gate, published
+from optima.results import control_gate
 from optima.store import write_text
 
 ROOT = Path(__file__).parents[1]

@@ -27,7 +27,7 @@ from optima.paper import (
     way,
 )
 from optima.papertables import gain_rows, growth_rows, transfer_cells, transfer_rows, transfer_table, transfers_not_run
-from optima.results import published
+from optima.published import published
 
 PAGES = {name: tuple(about["systems"]) for name, about in ARTEFACTS.items() if name.startswith("paper_")}
 LINES = synthetic.paper_lines(3)

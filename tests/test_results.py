@@ -5,32 +5,24 @@ from xml.etree import ElementTree
 import pytest
 import synthetic
 
+from optima.dialogues import saved_dialogue, typical_task
 from optima.errors import OptimaError
 from optima.evaluation import comparisons, report_rows
+from optima.published import beside_table, contrast_table, not_comparable, published, published_table
 from optima.results import (
-    Table,
-    beside_table,
     comparison_table,
-    contrast_table,
     control_gate,
     finding,
-    format_interval,
-    format_number,
     headline,
     learning_figure,
     main_table,
-    not_comparable,
     provenance,
-    published,
-    published_table,
     rows_of,
-    saved_dialogue,
     score_table,
     score_tokens_figure,
     status_table,
-    table_html,
-    typical_task,
 )
+from optima.tables import Table, format_interval, format_number, table_html
 
 LINES = synthetic.lines()
 ROWS, COMPARED = report_rows(LINES), comparisons(LINES)

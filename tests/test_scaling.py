@@ -7,7 +7,7 @@ import pytest
 import synthetic
 
 from optima.errors import OptimaError
-from optima.results import published
+from optima.published import published
 from optima.scaling import (
     equal_rows,
     equal_table,
