@@ -1008,6 +1008,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'optima.viewer._bubble': ('core/viewer.html#_bubble', 'optima/viewer.py'),
                                'optima.viewer._content': ('core/viewer.html#_content', 'optima/viewer.py'),
                                'optima.viewer._cost': ('core/viewer.html#_cost', 'optima/viewer.py'),
+                               'optima.viewer._count': ('core/viewer.html#_count', 'optima/viewer.py'),
                                'optima.viewer._last_step': ('core/viewer.html#_last_step', 'optima/viewer.py'),
                                'optima.viewer._named': ('core/viewer.html#_named', 'optima/viewer.py'),
                                'optima.viewer._number': ('core/viewer.html#_number', 'optima/viewer.py'),

@@ -33,7 +33,7 @@ class View:
 # %% ../nbs/core/06_viewer.ipynb #b0602479
 _COLOURS = ("0,114,178", "230,159,0", "0,158,115", "204,121,167", "213,94,0", "86,180,233")  # Okabe and Ito
 _MUTED = "font-size:0.92em;opacity:0.8"
-_TEXT = "white-space:pre-wrap;overflow-wrap:anywhere"
+_TEXT = "white-space:pre-wrap;overflow-wrap:break-word"
 
 
 def _block(content, style=""):
@@ -42,8 +42,14 @@ def _block(content, style=""):
 
 
 def _number(value):
-    "A number to two places, anything else as text."
+    "A number to two places, anything else as text; a dash for none."
+    if value is None: return "–"
     return f"{value:.2f}" if isinstance(value, float) else escaped(value)
+
+
+def _count(number, what):
+    "A number of things, in words."
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def _named(numbers):
@@ -71,7 +77,7 @@ def _validity(violations):
 # %% ../nbs/core/06_viewer.ipynb #1eb065d3
 def _cost(message, total):
     "The tokens of a message, and their share of the dialogue's."
-    return f"{message.tokens} tokens" + (f" ({message.tokens / total:.0%})" if total else "")
+    return _count(message.tokens, "token") + (f" ({message.tokens / total:.0%})" if total else "")
 
 
 def _shown(prompt):
@@ -140,7 +146,7 @@ def _reward(rewards):
 def _sums(trajectory):
     "What a dialogue adds up to."
     judged = [violations for violations in map(_violations, trajectory.messages) if violations is not None]
-    sums = [f"{trajectory.turns} messages", f"{trajectory.tokens} tokens"]
+    sums = [_count(trajectory.turns, "message"), _count(trajectory.tokens, "token")]
     if judged: sums.append(f"{sum(not violations for violations in judged)} of {len(judged)} valid")
     return _block(" · ".join(sums), _MUTED)
 
@@ -172,7 +178,7 @@ def trajectory_html(
 # %% ../nbs/core/06_viewer.ipynb #3f58ccd6
 def _text(trajectory):
     "A dialogue in a few words."
-    return f"{trajectory.tokens} tokens, {trajectory.turns} messages, answer {trajectory.answer[:40]!r}"
+    return f"{_count(trajectory.tokens, 'token')}, {_count(trajectory.turns, 'message')}, answer {trajectory.answer[:40]!r}"
 
 
 def annotated(
@@ -185,7 +191,7 @@ def annotated(
 # %% ../nbs/core/06_viewer.ipynb #59ad743d
 def _panel(name, trajectory, style):
     "A dialogue under its name."
-    return _block(_block(f"<b>{escaped(name)}</b> · {trajectory.tokens} tokens") + trajectory_html(trajectory), style)
+    return _block(_block(f"<b>{escaped(name)}</b> · {_count(trajectory.tokens, 'token')}") + trajectory_html(trajectory), style)
 
 
 def _texts(named):
@@ -204,9 +210,10 @@ def side_by_side(
 def _overview(dialogues):
     "Each dialogue's tokens as a number and a bar."
     most = max([dialogue.tokens for dialogue in dialogues.values()] + [1])
-    rows = (_block(f"{place}. {escaped(name)}: {dialogue.tokens} tokens") + _bar(dialogue.tokens / most, _COLOURS[0])
+    rows = (_block(f"{place}. {escaped(name)}: {_count(dialogue.tokens, 'token')}", "margin-top:4px") + _bar(dialogue.tokens / most, _COLOURS[0])
             for place, (name, dialogue) in enumerate(dialogues.items(), 1))
-    return _block("".join(rows) + _block(f"{len(dialogues)} dialogues, in a strip to scroll sideways →", _MUTED), "max-width:760px")
+    hint = _block(f"{_count(len(dialogues), 'dialogue')} in a strip that scrolls sideways →", f"margin:8px 0;{_MUTED}")
+    return _block("".join(rows) + hint, "max-width:760px;line-height:1.5")
 
 
 def slider(
