@@ -76,8 +76,8 @@ def _validity(violations):
 
 # %% ../nbs/core/06_viewer.ipynb #1eb065d3
 def _cost(message, total):
-    "The tokens of a message, and their share of the dialogue's."
-    return _count(message.tokens, "token") + (f" ({message.tokens / total:.0%})" if total else "")
+    "The tokens of a message, and their share of the dialogue's; nothing where no token was counted."
+    return [f"{_count(message.tokens, 'token')} ({message.tokens / total:.0%})"] if total else []
 
 
 def _shown(prompt):
@@ -101,7 +101,7 @@ def _bubble(
     colour, margin = _COLOURS[place % len(_COLOURS)], "6px 0 6px 8%" if place % 2 else "6px 8% 6px 0"
     violations = _violations(message)
     role = f" ({escaped(message.role)})" if message.role not in message.speaker else ""
-    badges = [_cost(message, total), *_validity(violations), *["✂ cut"] * message.cut, *[_named(notes)] * bool(notes)]
+    badges = [*_cost(message, total), *_validity(violations), *["✂ cut"] * message.cut, *[_named(notes)] * bool(notes)]
     head = f'<b>{escaped(message.speaker)}</b>{role} <span style="{_MUTED}">{" · ".join(badges)}</span>'
     style = f"margin:{margin};padding:6px 10px;border-left:4px solid rgb({colour});background-color:rgba({colour},0.14)"
     bar = _bar(message.tokens / total, colour) if total else ""
@@ -146,7 +146,8 @@ def _reward(rewards):
 def _sums(trajectory):
     "What a dialogue adds up to."
     judged = [violations for violations in map(_violations, trajectory.messages) if violations is not None]
-    sums = [_count(trajectory.turns, "message"), _count(trajectory.tokens, "token")]
+    counted = trajectory.tokens or not any(message.content for message in trajectory.messages)
+    sums = [_count(trajectory.turns, "message"), _count(trajectory.tokens, "token") if counted else "tokens not counted"]
     if judged: sums.append(f"{sum(not violations for violations in judged)} of {len(judged)} valid")
     return _block(" · ".join(sums), _MUTED)
 

@@ -120,7 +120,8 @@ def test_each_message_says_what_it_cost():
     messages = [Message("a", "single", '{"answer": "1"}', token_ids=[0] * count) for count in (3, 1)]
     page = Page(trajectory_html(Trajectory("t", "single", "none", 0, messages, "1", {})))
     assert "3 tokens (75%)" in page.text and "1 token (25%)" in page.text and "4 tokens" in page.text
-    assert "%" not in Page(trajectory_html(talk("single", ("a", "single", "x")))).text
+    uncounted = Page(trajectory_html(talk("single", ("a", "single", "x")))).text
+    assert "%" not in uncounted and "0 tokens" not in uncounted and "1 message · tokens not counted" in uncounted
 
 
 def test_notes_stand_beside_their_messages():
