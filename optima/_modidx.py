@@ -51,6 +51,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'optima.caches.RowCache.take': ('core/caches.html#rowcache.take', 'optima/caches.py'),
                                'optima.caches.RowCache.update': ('core/caches.html#rowcache.update', 'optima/caches.py'),
                                'optima.caches.attention_masks': ('core/caches.html#attention_masks', 'optima/caches.py'),
+                               'optima.caches.cache_name': ('core/caches.html#cache_name', 'optima/caches.py'),
                                'optima.caches.layout_of': ('core/caches.html#layout_of', 'optima/caches.py'),
                                'optima.caches.refuse': ('core/caches.html#refuse', 'optima/caches.py')},
             'optima.chats': { 'optima.chats.Completion': ('core/chats.html#completion', 'optima/chats.py'),
