@@ -15,8 +15,8 @@ from tools.check import call, out_of_sync, page_file, page_name, stale_readme, u
 from tools.project import ROOT, copy_project, notebooks
 
 CELL_SECONDS, NOTEBOOK_SECONDS, AT_ONCE = 120, 300, 2
-RUN_HERE = [
-    path for path in notebooks() if path.parts[1] in ("index.ipynb", "core", "tutorials", "results", "explain")
+RUN_HERE = [  # test_tutorials.py runs the tutorials, with their solutions
+    path for path in notebooks() if path.parts[1] in ("index.ipynb", "core", "results", "explain")
 ]
 ALL, CORE, REPRODUCE = notebooks(), notebooks("core"), notebooks("reproduce")
 STORED_CHARACTERS = 200_000
