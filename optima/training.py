@@ -6,22 +6,25 @@
 __all__ = ['IGNORED', 'SFT_SETTINGS', 'MICRO_TOKENS', 'Example', 'examples_of', 'show_mask', 'check_examples', 'plan_steps',
            'optimizer_and_schedule', 'naive_training', 'adapter_settings', 'check_adapter', 'with_adapter',
            'trainer_settings', 'micro_batches', 'padding', 'WholeSteps', 'step_trainer', 'train_with_trl',
-           'save_adapter', 'trained_weights', 'recorder', 'train_adapter']
+           'save_adapter', 'hashed', 'started_from', 'trained_weights', 'recorder', 'train_adapter']
 
 # %% ../nbs/core/60_training.ipynb #8c7169e6
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
 
+from .cards import about_base, write_card
 from .chats import encode_conversation
 from .engines import portions
 from .errors import OptimaError
 from .loading import compute_dtype, load_base, load_tokenizer, quietly
 from .messages import Trajectory
 from .roles import role_of
+from .store import file_digest
 from .viewer import View, tokens_view
 
 # %% ../nbs/core/60_training.ipynb #38e91777
@@ -319,15 +322,27 @@ def train_with_trl(
 def save_adapter(
     model,
     out,  # folder, made when missing
-    base_name: str,  # what the description calls the base: a name, not a path
+    base,  # folder or name of the model under it
+    data: dict,  # what it learned from, for the card
+    settings: dict,  # how it was trained, for the card
 ) -> None:
-    "Write the adapter's weights and description, the same bytes for the same adapter."
+    "Write the adapter's weights, description and card, the same bytes for the same adapter."
     out = Path(out)
     model.save_pretrained(str(out), save_embedding_layers=False)
-    (out / "README.md").unlink(missing_ok=True)
     described = json.loads((out / "adapter_config.json").read_text())
-    described |= {"base_model_name_or_path": base_name, "target_modules": sorted(described["target_modules"])}
+    described |= {"base_model_name_or_path": about_base(base)["name"], "target_modules": sorted(described["target_modules"])}
     (out / "adapter_config.json").write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
+    write_card(out, base, data, settings)
+
+
+def hashed(examples: list) -> dict:
+    "Examples that nobody says more of, for a card: how many, and a hash of their tokens."
+    return {"examples": len(examples), "sha256 of their tokens": sha256(repr(examples).encode()).hexdigest()}
+
+
+def started_from(adapter) -> dict:
+    "Whether an adapter goes on from another one, for its card."
+    return {"starts from": f"an adapter, sha256 {file_digest(Path(adapter, 'adapter_model.safetensors'))}" if adapter else "the base"}
 
 
 def trained_weights(model) -> int:
@@ -369,6 +384,7 @@ def train_adapter(
     gradient_checkpointing: bool = False,  # less memory, more time
     start_adapter=None,  # folder of an adapter to continue
     progress=None,  # called as progress(step, steps, text)
+    data: dict | None = None,  # where the examples come from, for the adapter's card; None: a hash of their tokens
 ) -> dict:  # loss and label_tokens of each step, and what was trained
     "Fine-tune an adapter on agents' own turns and write it to a folder."
     started, tokenizer = perf_counter(), load_tokenizer(base)
@@ -382,7 +398,9 @@ def train_adapter(
         model, tokenizer, examples, plan, learning_rate, out=out, seed=seed, warmup=warmup, micro_batch=micro_batch,
         gradient_checkpointing=gradient_checkpointing, report=recorder(log, steps, progress),
     )  # fmt: skip
-    save_adapter(model, out, Path(base).name)
+    told = {"seed": seed, "steps": steps, "learning_rate": learning_rate, "batch_dialogues": batch_dialogues, "micro_batch": micro_batch,
+            "dropout": dropout, "warmup": warmup, "quantization": quantization}
+    save_adapter(model, out, base, data or hashed(examples), started_from(start_adapter) | told)
     read = sum(len(examples[row].input_ids) for rows in plan for row in rows)
     log["flops"] = 4 * model.num_parameters() * read  # forward, and backward to the inputs: the base's weights get no gradient
     return log | {"examples": len(examples), "trained_weights": trained_weights(model), "seconds": perf_counter() - started}
