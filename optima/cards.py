@@ -12,8 +12,8 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from .messages import escaped
 from .settings import CHECKPOINTS, model_digest
+from .viewer import escaped
 
 # %% ../nbs/core/58_cards.ipynb #e7dbb222
 def licence_in(

@@ -3,10 +3,33 @@ from optima.budget import stage_costs
 from optima.evaluation import report_rows
 from optima.launcher import ARTEFACTS, ARTICLE
 from optima.paper import counterpart, listed, paper_values, shown_rows
-from optima.results import COUNTERPARTS, NAMES, Table, article_values, row_cell, several
+from optima.results import (
+    COUNTERPARTS,
+    INK,
+    NAMES,
+    Figure,
+    Table,
+    article_values,
+    draw,
+    empty_axes,
+    look,
+    plain_ticks,
+    row_cell,
+    score_tokens_words,
+    several,
+)
 
 ARTICLE_ROWS = ("single", "untrained_debate", "untrained_multi_step", "terse_debate", "terse_multi_step", "teacher_debate",
                 "random_selection_debate", "random_selection_multi_step", "optima_debate", "optima_multi_step")
+SHOWN = {  # in the picture: system -> its label, and where that stands from the point, in points of type
+    "the article's method": {"untrained_debate": ("untrained", (-14, -24)), "single": ("single", (-6, -16)),
+                             "terse_debate": ("untrained, best prompt", (-66, 10)), "random_selection_debate": ("random control", (-24, 40)),
+                             "optima_debate": ("trained", (12, -4))},
+    "the paper's methods": {"untrained": ("untrained", (9, 8)), "cot": ("chain of thought", (-92, -3)),
+                            "autoform": ("untrained, brief prompt", (10, -4)), "random_selection": ("random control", (-34, -46)),
+                            "tuned_single": ("one agent, trained", (-60, -19)), "isft": ("trained: iSFT", (12, -16)),
+                            "isft_dpo": ("trained: iSFT-DPO", (14, 4))},
+}
 TWINS = ("2WikiMultiHopQA", "CBT", "GSM8K", "ARC-C")  # the four of the paper's benchmarks that have a toy
 
 
@@ -70,3 +93,27 @@ def time_words(lines: list[dict]) -> str:
             f"{several(machine['cores'] for machine in machines)} cores, no GPU: the article's tables took {article:.0f} minutes of one core "
             f"({article / len(seeds):.0f} a seed), the paper's {paper:.0f} ({paper / len(seeds):.0f} a seed); two experiments run "
             f"at once, so half of that on the clock. The largest held {peak:,} MB.")
+
+
+def panel(axis, title: str, rows: dict[str, dict]) -> None:
+    "Score against tokens of some systems, each labelled at its point."
+    for system, (label, away) in SHOWN[title].items():
+        row, style = rows[system], look(system)
+        spread = [[[abs(bound - row[name])] for bound in row[f"{name}_ci"]] for name in ("tokens", "score")]
+        axis.errorbar(row["tokens"], row["score"], *spread[::-1], elinewidth=1.4, capsize=2, markersize=8, fmt=style["marker"], color=style["color"])
+        axis.annotate(label, (row["tokens"], row["score"]), away, textcoords="offset points", fontsize=9, color=INK)
+    axis.set(xscale="log", xlim=(6, 320), ylim=(0.3, 1.04), xlabel="generated tokens per task (log scale)", ylabel="score")
+    axis.set_title(f"{title}, toy twins", loc="left", fontsize=10, color=INK)
+    plain_ticks(axis)
+
+
+def picture(lines: list[dict]) -> Figure:
+    "The first screen's picture: score against tokens, in both toy worlds."
+    article = {row["system"]: row for row in means(lines, "main_results") if row["decoding"] == "greedy"}
+    paper = {row["system"]: row for row in listed(shown_rows(means(lines, "paper_main")))}
+    figure, axes = empty_axes(2, 3.6)
+    figure.set_figwidth(10)
+    for axis, (title, rows) in zip(axes, zip(SHOWN, (article, paper))):
+        panel(axis, title, rows)
+    told = [score_tokens_words([rows[name] for name in SHOWN[title]], "mean") for title, rows in zip(SHOWN, (article, paper))]
+    return draw(figure, " ".join(told))

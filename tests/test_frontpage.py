@@ -5,6 +5,7 @@ from optima import frontpage
 from optima.paper import paper_values
 from optima.registry import read_registry
 from optima.results import article_values
+from tools.picture import PICTURE
 
 PUBLISHED = Path(__file__).parents[1] / "nbs" / "results"
 LINES = [line for line in read_registry(PUBLISHED) if line["preset"] == "toy"]
@@ -39,3 +40,10 @@ def test_headings_say_whose_numbers_they_are():
 def test_a_stage_that_artefacts_share_is_counted_once():
     once = frontpage.minutes(LINES, ("main_results",))
     assert 0 < once == frontpage.minutes(LINES, ("main_results", "token_cost")) < frontpage.minutes(LINES, frontpage.ARTICLE)
+
+
+def test_the_picture_is_what_the_registry_draws(tmp_path):
+    drawn = frontpage.picture(LINES)
+    assert drawn.save(tmp_path / "drawn.svg").read_text() == PICTURE.read_text(), "draw it again: python tools/picture.py"
+    row = {row["system"]: row for row in frontpage.means(LINES, "main_results")}["optima_debate"]
+    assert f"optima_debate {row['score']:.2f} at {row['tokens']:.0f} tokens" in drawn.alt
