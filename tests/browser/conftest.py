@@ -2,10 +2,11 @@
 import shutil
 
 import pytest
+from required import leave
+
 from browser.hostile import EAR
 from browser.lab import Lab
 from browser.reader import STEP
-from required import leave
 from tools.project import copy_project
 
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]  # as root, without a screen, with little /dev/shm

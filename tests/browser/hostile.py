@@ -2,7 +2,6 @@
 import json
 
 from browser.reader import STEP
-
 from optima.messages import Message, Trajectory
 
 ATTACKS = {

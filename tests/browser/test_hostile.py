@@ -1,10 +1,10 @@
 "What a model says is text: nothing of it runs in JupyterLab, run or stored, trusted or not."
 import nbformat
 import pytest
-from browser.hostile import ATTACKS, WORDS, hostile_dialogue, taken_over
-from browser.reader import OUTPUT, SCROLL, open_without_kernel, run_all, things, unseen
 from nbformat.sign import NotebookNotary
 
+from browser.hostile import ATTACKS, WORDS, hostile_dialogue, taken_over
+from browser.reader import OUTPUT, SCROLL, open_without_kernel, run_all, things, unseen
 from optima.messages import write_jsonl
 from optima.results import Table
 from optima.viewer import annotated, side_by_side, slider, tokens_view

@@ -1,12 +1,12 @@
 "The report, opened from a file: nothing of what a model says runs, and figures are legible in light and dark."
 import nbformat
 import pytest
+
 from browser.hostile import ATTACKS, WORDS, hostile_dialogue, taken_over
 from browser.reader import luminance, seen_pixels, things, unseen
-from tools.project import ROOT, notebooks
-
 from optima.report import write_report
 from optima.results import Table, draw, empty_axes
+from tools.project import ROOT, notebooks
 
 DARK = pytest.mark.parametrize("page", ["dark"], indirect=True)
 BOTH = pytest.mark.parametrize("page", ["light", "dark"], indirect=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+
 from browser.lab import STOP_SECONDS, Lab
 from browser.reader import run_all, things, unseen
 
