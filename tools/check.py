@@ -62,11 +62,12 @@ def page_file(notebook: Path) -> Path:
 
 
 def unprocessed(copy: Path) -> list[str]:
-    "Notebooks without a page after processing, and a site description that is out of date."
+    "Notebooks without a page after processing, and what is out of date in the site's description and sidebar."
     call(copy, "tools/pages.py")
     missing = [f"{path} became no page" for path in notebooks() if not (copy / page_file(path)).exists()]
-    same = (copy / "nbs/nbdev.yml").read_text() == (ROOT / "nbs/nbdev.yml").read_text()
-    return missing + ([] if same else ["nbs/nbdev.yml is not what tools/pages.py writes"])
+    names = ["nbs/nbdev.yml", "nbs/sidebar.yml"]
+    stale = [name for name in names if (copy / name).read_bytes() != (ROOT / name).read_bytes()]
+    return missing + [f"{name} is not what tools/pages.py writes: run it" for name in stale]
 
 
 def page_name(notebook: Path) -> str:

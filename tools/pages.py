@@ -1,24 +1,139 @@
-"Processes the notebooks into _proc/, ready for Quarto, which this does not need: `python tools/pages.py`."
+"""Processes the notebooks into _proc/, ready for Quarto, which this does not need: `python tools/pages.py`.
+
+With `--render`, Quarto then makes the site in _docs/.
+"""
 import os
+import re
+import shutil
 import sys
 from pathlib import Path
 
-from nbdev.config import get_config
+import nbformat
+import yaml
+from nbdev.config import ConfigToml, get_config
 from nbdev.doclinks import _build_modidx
-from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
+from nbdev.quarto import _fix_quarto_nav, refresh_quarto_yml
+from nbdev.quarto_render import render_quarto
 from nbdev.serve import proc_nbs
+
+SECTIONS = {  # folders of nbs/ in reading order, by their title in the sidebar
+    "Tutorials": "tutorials", "Chapters": "core", "Results": "results", "Explanations": "explain",
+    "Reproduce": "reproduce",
+}
+FIRST = {  # what a folder's file names do not say: which pages are read first, and in which order
+    "tutorials": [
+        "first_dialogue", "train_a_team", "your_own_reward", "your_own_task", "your_own_paradigm", "consumer_gpu",
+        "teacher_api",
+    ],
+    "results": [
+        "toy_main_results", "toy_token_cost", "toy_reward_ablation", "toy_iterations", "toy_reward_weights",
+        "toy_paper_main",
+    ],
+    "explain": ["paper_map", "article_and_paper", "deviations", "what_the_toy_world_shows", "hardware"],
+    "reproduce": ["experiment", "main_results", "token_cost", "reward_ablation", "iterations", "reward_weights"],
+}
+PLAIN_WORD = re.compile(r"\[(`[a-z]+`)\]\(/core/[^)]*\)")
+SOURCE_LINK = re.compile(r"<a [^>]*>source</a>|\[source\]\([^)]*\)(\{[^}]*\})?\n*")
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+
+
+def in_reading_order(folder: Path) -> list[Path]:
+    "A folder's notebooks: first the ones with a place of their own, then the others by name."
+    first = FIRST.get(folder.name, [])
+    place = {name: number for number, name in enumerate(first)}
+    return sorted(folder.glob("*.ipynb"), key=lambda path: (place.get(path.stem, len(first)), path.name))
+
+
+def sidebar(
+    nbs: Path,  # folder of the notebooks
+) -> dict:
+    "Quarto's sidebar: the first page, then each folder's pages in reading order."
+    contents: list = ["index.ipynb"]
+    for title, name in SECTIONS.items():
+        pages = [path.relative_to(nbs).as_posix() for path in in_reading_order(nbs / name)]
+        contents += [{"section": title, "contents": pages}] if pages else []
+    return {"website": {"sidebar": {"contents": contents}}}
+
+
+def description(
+    written: dict,  # nbdev.yml as nbdev writes it
+) -> dict:
+    "The site's description without addresses that nobody set, and with links into the repository where it is known."
+    website = dict(written["website"])
+    if not website["repo-url"]:
+        del website["repo-url"], website["repo-branch"]
+    else:
+        website |= {"repo-subdir": "nbs", "repo-actions": ["edit", "source", "issue"]}
+    if website["site-url"] == "/":
+        del website["site-url"]
+    return written | {"website": website}
+
+
+def write_yaml(path: Path, content: dict) -> None:
+    "Write, unless it is there already."
+    text = yaml.safe_dump(content, sort_keys=False, width=1000)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def colab_badge(
+    config: ConfigToml,  # nbdev's settings
+    page: str,  # path in nbs/
+) -> str:
+    "A badge that opens the page's notebook in Colab, as Markdown; nothing where the repository is not on GitHub."
+    repository = re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(\.git)?", config.git_url)
+    if not repository:
+        return ""
+    notebook = f"https://colab.research.google.com/github/{repository[1]}/blob/{config.branch}/nbs/{page}"
+    return f"[![Open in Colab]({BADGE})]({notebook})"
+
+
+def finish_page(notebook: nbformat.NotebookNode, badge: str, sources: bool) -> None:
+    """Put the badge on top of a processed page and drop links that nbdev makes and that lead nowhere.
+
+    Those are links to source code where there is no repository, and links from words such as `train`, which on most
+    pages are not the function of that name.
+    """
+    if badge and notebook.cells[1].source != badge:
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(badge))
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = PLAIN_WORD.sub(r"\1", cell.source)
+        for output in cell.get("outputs", []) if not sources and "\nshow_doc(" in cell.source else []:
+            output.data["text/markdown"] = SOURCE_LINK.sub("", output.data["text/markdown"])
 
 
 def make_pages() -> Path:
-    "What nbdev-proc-nbs does, without its attempt to install Quarto."
+    "What nbdev-proc-nbs does, without its attempt to install Quarto; then what nbdev has no setting for."
+    config = get_config()
     refresh_quarto_yml()
+    settings = config.nbs_path / "nbdev.yml"
+    write_yaml(settings, description(yaml.safe_load(settings.read_text(encoding="utf-8"))))
+    write_yaml(config.nbs_path / "sidebar.yml", sidebar(config.nbs_path))
     _build_modidx()
-    nbdev_sidebar.__wrapped__()
-    return proc_nbs(get_config().nbs_path, n_workers=1)
+    made = proc_nbs(config.nbs_path, n_workers=1)
+    for path in made.rglob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        finish_page(notebook, colab_badge(config, path.relative_to(made).as_posix()), bool(config.git_url))
+        nbformat.write(notebook, path)
+    return made
 
 
-if __name__ == "__main__":
+def main() -> None:
+    "Make the pages, and with --render the site."
     root = Path(__file__).resolve().parents[1]
     os.chdir(root)
     sys.path.insert(0, str(root))  # the workers take it over
-    print(make_pages())
+    made = make_pages()
+    if "--render" not in sys.argv[1:]:
+        print(made)
+        return
+    if not shutil.which("quarto"):
+        sys.exit("--render needs Quarto, which is not on the PATH: https://quarto.org/docs/get-started/")
+    render_quarto(made, root / "_docs", n_workers=1)
+    _fix_quarto_nav(root / "_docs")
+    print(root / "_docs")
+
+
+if __name__ == "__main__":
+    main()
