@@ -1,6 +1,8 @@
-"Says where notebooks, modules, README and pages have come apart: `python tools/check.py` (a few seconds)."
+"""Says where notebooks, modules, README and pages have come apart: `python tools/check.py`.
+
+Names choose among the checks: `python tools/check.py sync clean readme` leaves out the pages, which take half a minute.
+"""
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -70,20 +72,15 @@ def unprocessed(copy: Path) -> list[str]:
     return missing + [f"{name} is not what tools/pages.py writes: run it" for name in stale]
 
 
-def page_name(notebook: Path) -> str:
-    "A page's name as nbdev makes it: lower case, without the number."
-    return re.sub(r"^\d+[a-z0-9]*_", "", notebook.stem.lower())
-
-
 CHECKS = {"sync": out_of_sync, "clean": unclean, "readme": stale_readme, "pages": unprocessed}
 
 
 def main() -> int:
-    "Run every check in a fresh copy; 1 when something is wrong."
+    "Run the named checks (none named: every check), each in a fresh copy; 1 when something is wrong."
     failures = 0
-    for name, check in CHECKS.items():
+    for name in sys.argv[1:] or CHECKS:
         with tempfile.TemporaryDirectory() as folder:
-            problems = check(copy_project(Path(folder)))
+            problems = CHECKS[name](copy_project(Path(folder)))
         print(f"{name}: {'ok' if not problems else ''}", *problems, sep="\n  " if problems else "")
         failures += len(problems)
     return int(failures > 0)

@@ -16,6 +16,9 @@ from nbdev.quarto import _fix_quarto_nav, refresh_quarto_yml
 from nbdev.quarto_render import render_quarto
 from nbdev.serve import proc_nbs
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the workers take it over
+from tools.site_checks import OUTSIDE, Page, Site, read_site
+
 SECTIONS = {  # folders of nbs/ in reading order, by their title in the sidebar
     "Tutorials": "tutorials", "Chapters": "core", "Results": "results", "Explanations": "explain",
     "Reproduce": "reproduce",
@@ -32,7 +35,9 @@ FIRST = {  # what a folder's file names do not say: which pages are read first, 
     "explain": ["paper_map", "article_and_paper", "deviations", "what_the_toy_world_shows", "hardware"],
     "reproduce": ["experiment", "main_results", "token_cost", "reward_ablation", "iterations", "reward_weights"],
 }
-PLAIN_WORD = re.compile(r"\[(`[a-z]+`)\]\(/core/[^)]*\)")
+SYMBOL_LINK = re.compile(r"\[(`[^`]+`)\]\(([^)\s]*\.html#[^)\s]*)\)")
+PLAIN_WORD = re.compile(r"`[a-z]+`")
+UPWARD_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((\.\./[^)\s]+)\)")
 SOURCE_LINK = re.compile(r"<a [^>]*>source</a>|\[source\]\([^)]*\)(\{[^}]*\})?\n*")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
@@ -88,19 +93,53 @@ def colab_badge(
     return f"[![Open in Colab]({BADGE})]({notebook})"
 
 
-def finish_page(notebook: nbformat.NotebookNode, badge: str, sources: bool) -> None:
-    """Put the badge on top of a processed page and drop links that nbdev makes and that lead nowhere.
+def mend(
+    text: str,  # Markdown of a page
+    page: Page,
+    site: Site,
+    config: ConfigToml,  # nbdev's settings
+) -> str:
+    """Markdown without links that lead nowhere on the site.
 
-    Those are links to source code where there is no repository, and links from words such as `train`, which on most
-    pages are not the function of that name.
+    nbdev links `name` to where the package documents it. It does so for words such as `train`, which on most pages are
+    not the function of that name, and for names that have no heading of their own; and its links to source code need a
+    repository, as do links to files outside nbs/.
     """
-    if badge and notebook.cells[1].source != badge:
-        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(badge))
-    for cell in notebook.cells:
+    base = f"{config.doc_host}{config.doc_baseurl}".rstrip("/")
+
+    def symbol(found: re.Match) -> str:
+        name, target = found.groups()
+        target = target.removeprefix(base)
+        if PLAIN_WORD.fullmatch(name) or not target.startswith("/") or site.complaint(page, target):
+            return name
+        made, _, anchor = target.partition("#")
+        notebook = os.path.relpath(site.by_path[site.root / made[1:]].path, page.path.parent)
+        return f"[{name}]({notebook}#{anchor})"
+
+    def outside(found: re.Match) -> str:
+        if site.complaint(page, found[2]) != OUTSIDE:
+            return found[0]
+        path = (page.path.parent / found[2]).resolve().relative_to(site.root.parent).as_posix()
+        return f"[{found[1]}]({config.git_url}/blob/{config.branch}/{path})" if config.git_url else found[1]
+
+    text = UPWARD_LINK.sub(outside, SYMBOL_LINK.sub(symbol, text))
+    return text if config.git_url else SOURCE_LINK.sub("", text)
+
+
+def finish_page(page: Page, site: Site, config: ConfigToml) -> None:
+    "Mend a processed page's links, drop outputs that nbdev emptied, and put the badge on top."
+    cells, badge = page.notebook.cells, colab_badge(config, page.name)
+    for cell in cells:
         if cell.cell_type == "markdown":
-            cell.source = PLAIN_WORD.sub(r"\1", cell.source)
-        for output in cell.get("outputs", []) if not sources and "\nshow_doc(" in cell.source else []:
-            output.data["text/markdown"] = SOURCE_LINK.sub("", output.data["text/markdown"])
+            cell.source = mend(cell.source, page, site, config)
+        if cell.cell_type == "code":
+            cell.outputs = [made for made in cell.outputs if made.get("data", {}).get("text/markdown", "") is not None]
+        if "\nshow_doc(" in cell.source:
+            for output in cell.outputs:
+                output.data["text/markdown"] = mend(output.data["text/markdown"], page, site, config)
+    if badge and cells[1].source != badge:
+        cells.insert(1, nbformat.v4.new_markdown_cell(badge))
+    nbformat.write(page.notebook, page.path)
 
 
 def make_pages() -> Path:
@@ -112,10 +151,9 @@ def make_pages() -> Path:
     write_yaml(config.nbs_path / "sidebar.yml", sidebar(config.nbs_path))
     _build_modidx()
     made = proc_nbs(config.nbs_path, n_workers=1)
-    for path in made.rglob("*.ipynb"):
-        notebook = nbformat.read(path, as_version=4)
-        finish_page(notebook, colab_badge(config, path.relative_to(made).as_posix()), bool(config.git_url))
-        nbformat.write(notebook, path)
+    site = read_site(made, sorted(made.rglob("*.ipynb")))
+    for page in site.pages:
+        finish_page(page, site, config)
     return made
 
 
@@ -123,7 +161,6 @@ def main() -> None:
     "Make the pages, and with --render the site."
     root = Path(__file__).resolve().parents[1]
     os.chdir(root)
-    sys.path.insert(0, str(root))  # the workers take it over
     made = make_pages()
     if "--render" not in sys.argv[1:]:
         print(made)
