@@ -232,6 +232,7 @@ def test_front_matter(tmp_path):
     assert lines(good.replace("T\n", "''\n")) == ["10_page.ipynb: front matter has no title"]
     assert lines(good.replace("page.html", "other.html")) == ["10_page.ipynb: its output-file is not page.html"]
     assert lines(good.replace("T\n", "a: b: c\n"))[0].startswith("10_page.ipynb: front matter is not YAML: ")
+    assert "front matter holds few tasks, by a line" in lines(good.replace("title", "few tasks: x\ntitle"))[0]
     assert lines("text") == ["10_page.ipynb: no front matter in the first cell"]
 
 
@@ -308,7 +309,7 @@ def small_project(folder: Path, urls: str) -> Path:
     (folder / "optima/__init__.py").write_text('__version__ = "0"\n')
     (folder / "LICENSE").write_text("L")
     text = "`add_up` and `add`; [the license](../LICENSE)"
-    store(folder / "nbs/index.ipynb", markdown("# First\n\n> Sub"), markdown(text))
+    store(folder / "nbs/index.ipynb", markdown(f"# First\n\n> Sub\n\nThe introduction. {text}"), markdown("# More"))
     store(
         folder / "nbs/core/10_sums.ipynb", markdown("# Sums\n\n> Sub"), nbformat.v4.new_code_cell("#| default_exp sums"),
         nbformat.v4.new_code_cell('#| export\ndef add_up(*terms):\n    "Their sum."\n    return sum(terms)'),
@@ -323,7 +324,7 @@ def small_project(folder: Path, urls: str) -> Path:
 def test_links_into_the_repository_only_where_it_is_known(tmp_path):
     made = small_project(tmp_path / "none", "")
     texts = {path.name: path.read_text(encoding="utf-8") for path in made.rglob("*.ipynb")}
-    assert "[`add_up`](core/10_sums.ipynb#add_up) and `add`; the license" in texts["index.ipynb"]
+    assert "The introduction. [`add_up`](core/10_sums.ipynb#add_up) and `add`; the license" in texts["index.ipynb"]
     assert not re.search(r"colab|blob/|source\]|github\.com", "".join(texts.values()))
     assert "repo-" not in (made / "nbdev.yml").read_text() and "Paper" not in (made / "nbdev.yml").read_text()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from nbdev.config import ConfigToml, get_config
-from nbdev.doclinks import _build_modidx
+from nbdev.doclinks import NbdevLookup, _build_modidx
 from nbdev.quarto import _fix_quarto_nav, refresh_quarto_yml
 from nbdev.quarto_render import render_quarto
 from nbdev.serve import proc_nbs
@@ -126,9 +126,15 @@ def mend(
     return text if config.git_url else SOURCE_LINK.sub("", text)
 
 
+def introduction(notebook: Path) -> str:
+    "What follows title and subtitle in a notebook's first cell: nbdev keeps these two only, as front matter."
+    first = nbformat.read(notebook, as_version=4).cells[0].source
+    return re.sub(r"\A# .*\n+> .*\n*", "", first).strip()
+
+
 def finish_page(page: Page, site: Site, config: ConfigToml) -> None:
-    "Mend a processed page's links, drop outputs that nbdev emptied, and put the badge on top."
-    cells, badge = page.notebook.cells, colab_badge(config, page.name)
+    "Mend a processed page's links, drop outputs that nbdev emptied; put badge and introduction back on top."
+    cells = page.notebook.cells
     for cell in cells:
         if cell.cell_type == "markdown":
             cell.source = mend(cell.source, page, site, config)
@@ -136,9 +142,12 @@ def finish_page(page: Page, site: Site, config: ConfigToml) -> None:
             cell.outputs = [made for made in cell.outputs if made.get("data", {}).get("text/markdown", "") is not None]
         if "\nshow_doc(" in cell.source:
             for output in cell.outputs:
-                output.data["text/markdown"] = mend(output.data["text/markdown"], page, site, config)
-    if badge and cells[1].source != badge:
-        cells.insert(1, nbformat.v4.new_markdown_cell(badge))
+                documented = output.data["text/markdown"].replace("__main__.", "")  # where nbdev ran the chapter's cells
+                output.data["text/markdown"] = mend(documented, page, site, config)
+    opening = mend(NbdevLookup().linkify(introduction(config.nbs_path / page.name)) or "", page, site, config)
+    top = [text for text in (colab_badge(config, page.name), opening) if text]
+    if [cell.source for cell in cells[1 : 1 + len(top)]] != top:
+        cells[1:1] = [nbformat.v4.new_markdown_cell(text) for text in top]
     nbformat.write(page.notebook, page.path)
 
 

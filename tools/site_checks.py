@@ -16,6 +16,7 @@ import yaml
 
 STORED_CHARACTERS = 200_000
 OUTSIDE = "leads out of the site"
+FIELDS = {"title", "description", "output-file"}
 NUMBER = re.compile(r"^\d+[a-z0-9]*_")
 EXTERNAL = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
 REFERENCE = re.compile(r"(?<![\w/.])@((?:fig|tbl|sec|eq)-[\w-]+)")
@@ -222,6 +223,7 @@ def bad_front_matter(page: Page) -> list[str]:
         f"{page.name}: front matter has no {name}"
         for name in ("title", "description") if not str(fields.get(name) or "").strip()
     ]
+    lines += [f"{page.name}: front matter holds {name}, by a line '- {name}: ...' in the first cell" for name in {*fields} - FIELDS]
     made = f"{page_name(page.path)}.html"
     return lines + ([] if fields.get("output-file") == made else [f"{page.name}: its output-file is not {made}"])
 
