@@ -128,8 +128,8 @@ def check_names(settings):
     strategies = list(prompts_of(settings.prompts).strategies)
     for name, words, choices in (("strategies", settings.strategies, strategies),
                                  ("evaluation_strategy", [settings.evaluation_strategy], [*strategies, "best"]),
-                                 ("benchmarks", settings.benchmarks, benchmark_names()),
-                                 ("ablation_benchmarks", settings.ablation_benchmarks, benchmark_names())):
+                                 ("benchmarks", settings.benchmarks, benchmark_names(settings.data)),
+                                 ("ablation_benchmarks", settings.ablation_benchmarks, benchmark_names(settings.data))):
         for word in words:
             if word not in choices:
                 prompts = f" under {settings.prompts} prompts" if "strateg" in name else ""
