@@ -39,7 +39,11 @@ BOUNDS = {
 
 
 def check_choice(settings, name: str, choices: tuple):
-    "Refuse a word that a setting does not know."
+    "Refuse a word that a setting does not know; paradigms that were registered since count."
+    if name == "paradigm":
+        from optima.paradigms import paradigm_names
+
+        choices = {*choices, *paradigm_names()}
     if getattr(settings, name) not in choices:
         raise OptimaError(suggest(f"value of {name}:", getattr(settings, name), choices))
 
