@@ -56,7 +56,7 @@ def add_run(parser):
     add_preset(parser)
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--benchmarks", metavar="NAME,...", help="which tasks (default: the preset's)")
-    parser.add_argument("--data", metavar="DIR", help="real benchmarks' files, a folder each (default: the hub)")
+    parser.add_argument("--data", metavar="DIR", help="a folder per benchmark: a real one's files (default: the hub), or your own questions.jsonl")
     add_runs(parser)
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
                         help="settings that win over the preset")
