@@ -15,7 +15,6 @@ TUTORIALS = (  # in reading order
     "first_dialogue", "train_a_team", "your_own_reward", "your_own_task", "your_own_paradigm", "consumer_gpu", "teacher_api",
 )
 ALL = notebooks("tutorials")
-BUILT = [path for path in ALL if path.stem in TUTORIALS]
 FOLDED = re.compile(r"<details>\s*<summary>Solution</summary>(.*?)</details>", re.DOTALL)
 CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_HERE = re.compile(r"#\| *eval: *false")  # first line of code that needs what is not here, such as a GPU
@@ -85,12 +84,18 @@ def runs(request):
     pool.shutdown(cancel_futures=True)
 
 
+def test_each_tutorial_is_there_and_in_the_index_in_order():
+    index = "\n".join(cell.source for cell in read(Path("nbs/index.ipynb")).cells if cell.cell_type == "markdown")
+    listed = re.findall(r"^\| \[.*\]\(tutorials/(\w+)\.ipynb\)", index, flags=re.MULTILINE)
+    assert tuple(listed) == TUTORIALS and {path.stem for path in ALL} == set(TUTORIALS)
+
+
 @pytest.mark.parametrize("path", ALL, ids=str)
 def test_runs_with_solutions(path, runs):
     assert runs[path].result() == ""
 
 
-@pytest.mark.parametrize("path", BUILT, ids=str)
+@pytest.mark.parametrize("path", ALL, ids=str)
 def test_is_built_like_the_others(path):
     assert faults(read(path)) == []
 
