@@ -10,7 +10,7 @@ from pathlib import Path
 from optima.errors import OptimaError, suggest
 from optima.sources import ANY, SOURCES, UNVERIFIED, BadCell, Source
 from optima.store import file_digest
-from optima.tasks import Benchmark, Task
+from optima.tasks import Benchmark, Task, own_names
 
 DEVELOPMENT_TASKS = 200  # about as many are held out of a training split, and never more than a fifth of it
 
@@ -298,10 +298,13 @@ def digest_of(path: Path, times: tuple) -> str:
 
 def data_content(names: tuple[str, ...], data: str) -> dict:
     "What stands for the data of some benchmarks in keys: digests of local files, else revisions; toy ones have none."
+    from optima.questions import content_of
+
     real = [name for name in names if name in PLANS]
     if data:
-        return {name: {split: [digest_of(path, times_of((path,))) for path in files]
-                       for split, files in local_files(name, data).items()} for name in real}
+        own = {name: content_of(name, data) for name in names if name in own_names(data)}
+        return own | {name: {split: [digest_of(path, times_of((path,))) for path in files]
+                             for split, files in local_files(name, data).items()} for name in real}
     return {name: {"/".join(split): SOURCES[split[0]].revision for split in splits_of(PLANS[name])} for name in real}
 
 

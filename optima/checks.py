@@ -39,7 +39,11 @@ BOUNDS = {
 
 
 def check_choice(settings, name: str, choices: tuple):
-    "Refuse a word that a setting does not know."
+    "Refuse a word that a setting does not know; paradigms that were registered since count."
+    if name == "paradigm":
+        from optima.paradigms import paradigm_names
+
+        choices = {*choices, *paradigm_names()}
     if getattr(settings, name) not in choices:
         raise OptimaError(suggest(f"value of {name}:", getattr(settings, name), choices))
 
@@ -128,8 +132,8 @@ def check_names(settings):
     strategies = list(prompts_of(settings.prompts).strategies)
     for name, words, choices in (("strategies", settings.strategies, strategies),
                                  ("evaluation_strategy", [settings.evaluation_strategy], [*strategies, "best"]),
-                                 ("benchmarks", settings.benchmarks, benchmark_names()),
-                                 ("ablation_benchmarks", settings.ablation_benchmarks, benchmark_names())):
+                                 ("benchmarks", settings.benchmarks, benchmark_names(settings.data)),
+                                 ("ablation_benchmarks", settings.ablation_benchmarks, benchmark_names(settings.data))):
         for word in words:
             if word not in choices:
                 prompts = f" under {settings.prompts} prompts" if "strateg" in name else ""

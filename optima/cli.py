@@ -56,7 +56,7 @@ def add_run(parser):
     add_preset(parser)
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--benchmarks", metavar="NAME,...", help="which tasks (default: the preset's)")
-    parser.add_argument("--data", metavar="DIR", help="real benchmarks' files, a folder each (default: the hub)")
+    parser.add_argument("--data", metavar="DIR", help="a folder per benchmark: a real one's files (default: the hub), or your own questions.jsonl")
     add_runs(parser)
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
                         help="settings that win over the preset")
@@ -116,6 +116,14 @@ def add_publish(parser):
     add_preset(parser)
     parser.add_argument("--name", metavar="NAME,...", help="tables and figures (default: the article's)")
     parser.add_argument("--to", metavar="DIR", help="where it goes (default nbs/results)")
+
+
+def add_export(parser):
+    parser.add_argument("experiment", help="a trained system, such as optima_debate, or the key of a registry line")
+    add_preset(parser)
+    parser.add_argument("--seed", type=seed, default=0)
+    add_runs(parser)
+    parser.add_argument("--to", metavar="DIR", required=True, help="a new folder for the adapters")
 
 
 def server_overrides(chosen) -> dict:
@@ -271,6 +279,15 @@ def publish(chosen) -> int:
     return 0
 
 
+def export(chosen) -> int:
+    "Copy an experiment's trained adapters, each with a model card that tells its scores."
+    from optima.exporting import export_adapters
+
+    for path in export_adapters(Path(chosen.runs), chosen.experiment, Path(chosen.preset).stem, chosen.seed, Path(chosen.to)):
+        print(path)
+    return 0
+
+
 COMMANDS = {
     "run": (run, add_run, "run one experiment"),
     "reproduce": (reproduce, add_reproduce, "make tables and figures, and all that they need"),
@@ -280,6 +297,7 @@ COMMANDS = {
     "toy": (toy, add_toy, "train the toy world's models"),
     "bench": (bench, add_bench, "measure this machine's speed"),
     "publish": (publish, add_publish, "copy results into nbs/results"),
+    "export": (export, add_export, "copy trained adapters, with their model cards"),
 }
 
 

@@ -11,7 +11,6 @@ __all__ = ['PairExample', 'turn_example', 'examples_of_pairs', 'opening', 'check
 # %% ../nbs/core/61_dpo.ipynb #bae83919
 from collections.abc import Callable, Iterable, Iterator
 from operator import mul
-from pathlib import Path
 from time import perf_counter
 
 from .chats import encode_conversation
@@ -21,12 +20,14 @@ from .preferences import Pair
 from optima.training import (
     Example,
     WholeSteps,
+    hashed,
     micro_batches,
     optimizer_and_schedule,
     padding,
     plan_steps,
     recorder,
     save_adapter,
+    started_from,
     trained_weights,
     trainer_settings,
     with_adapter,
@@ -295,6 +296,7 @@ def train_preferences(
     gradient_checkpointing: bool = False,  # less memory, more time
     start_adapter=None,  # folder of an adapter to continue; as it is there, it is the reference
     progress=None,  # called as progress(step, steps, text)
+    data: dict | None = None,  # where the pairs come from, for the adapter's card; None: a hash of their tokens
 ) -> dict:  # loss, label_tokens, margin and accuracy of each step, and what was trained
     "Fine-tune an adapter on pairs of turns and write it to a folder."
     started, tokenizer, log = perf_counter(), load_tokenizer(base), {}
@@ -307,7 +309,9 @@ def train_preferences(
         model, tokenizer, examples, plan, learning_rate, out=out, beta=beta, nll_weight=nll_weight, seed=seed, warmup=warmup,
         micro_batch=micro_batch, gradient_checkpointing=gradient_checkpointing, report=recorder(log, steps, progress),
     )  # fmt: skip
-    save_adapter(model, out, Path(base).name)
+    told = {"seed": seed, "steps": steps, "learning_rate": learning_rate, "beta": beta, "nll_weight": nll_weight, "batch_pairs": batch_pairs,
+            "micro_batch": micro_batch, "dropout": dropout, "warmup": warmup, "quantization": quantization}
+    save_adapter(model, out, base, data or hashed(examples), started_from(start_adapter) | told)
     drawn = [row for step in plan for row in step]
     trained, compared = tokens_read(examples, drawn), tokens_read(examples, set(drawn))
     log["flops"] = model.num_parameters() * (4 * trained + 2 * compared)  # as for an adapter, and one forward for the reference

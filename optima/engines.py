@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .caches import PrefixStore, RowCache, attention_masks, layout_of, refuse
+from .caches import PrefixStore, RowCache, attention_masks, cache_name, layout_of, refuse
 from .chats import Completion, Engine, Request, encode_conversation
 from .errors import OptimaError
 from .forward import LlamaForward, is_llama
@@ -149,7 +149,7 @@ def _forward(self: LocalEngine, tokens, counts, ends, first):
     self.counters["forward_calls"] += 1
     if self.forward: return self.forward(self._tensor(tokens), places, masks, self.cache)
     return self.model(input_ids=self._tensor(tokens), position_ids=places, attention_mask=masks,
-                      past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+                      use_cache=True, logits_to_keep=1, **{cache_name(type(self.model)): self.cache}).logits[:, -1]
 
 # %% ../nbs/core/30_engines.ipynb #dd1c6424
 @patch

@@ -85,11 +85,11 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def data_findings(settings: Settings) -> Iterator[Finding]:
-    "Each real benchmark: its folder, checked row by row, or its sources, in the cache or to be had."
+    "Each real benchmark, and each of the user's own: its folder, checked row by row, or its sources, in the cache or to be had."
     from optima.benchmarks import PLANS, splits_of
-    from optima.tasks import get_benchmark
+    from optima.tasks import get_benchmark, own_names
 
-    for name in (name for name in dict.fromkeys(settings.benchmarks) if name in PLANS):
+    for name in (name for name in dict.fromkeys(settings.benchmarks) if name in (*PLANS, *own_names(settings.data))):
         if settings.data:
             try:
                 get_benchmark(name, settings.data).tasks("train", 1, 0)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REWARD', 'PAPER_REWARD', 'TRAINING', 'demonstrate', 'dialogues_of', 'generate', 'stream', 'reward_settings',
-           'give_rewards', 'rank_stage', 'select_stage', 'learn', 'roles_of', 'train', 'together', 'evaluate_stage',
-           'read_columns', 'sample_stage', 'choose_stage']
+           'give_rewards', 'rank_stage', 'select_stage', 'learn', 'roles_of', 'origin', 'train', 'together',
+           'evaluate_stage', 'read_columns', 'sample_stage', 'choose_stage']
 
 # %% ../nbs/core/65_loop.ipynb #f626f001
 import warnings
@@ -25,7 +25,7 @@ from .roles import role_of
 from .scheduler import Dialogue
 from .selection import select
 from .settings import Settings, model_digest
-from .store import PAPER_VERSIONS, STAGE_VERSIONS, Stage, Store, aside, digest, write_json
+from .store import PAPER_VERSIONS, STAGE_VERSIONS, Stage, Store, aside, digest, file_digest, write_json
 from .tasks import Task
 from optima.teams import (
     KEEP,
@@ -164,6 +164,7 @@ def learn(
     iteration: int,
     out: Path,  # folder of the adapter
     start: Path | None,  # folder of the adapter to go on from
+    data: dict,  # where the dialogues come from, for the adapter's card
     role: str | None = None,  # learn this role's turns only
 ) -> dict:  # the log of `train_adapter`
     "Train one adapter under the team's settings."
@@ -177,7 +178,7 @@ def learn(
             steps=settings.training_steps, learning_rate=settings.learning_rate, batch_dialogues=settings.batch_dialogues,
             micro_batch=settings.micro_batch, rank=settings.lora_rank, alpha=settings.lora_alpha,
             quantization=settings.quantization, gradient_checkpointing=settings.gradient_checkpointing, start_adapter=start,
-            progress=lambda step, steps, text: progress.step(1, text))  # fmt: skip
+            data=data | {"learns": f"the turns of {role or 'all agents'}"}, progress=lambda step, steps, text: progress.step(1, text))  # fmt: skip
 
 
 def roles_of(trajectories: list[Trajectory]) -> list[str]:
@@ -185,6 +186,11 @@ def roles_of(trajectories: list[Trajectory]) -> list[str]:
     return list(dict.fromkeys(role_of(speaker) for trajectory in trajectories for speaker in trajectory.speakers))
 
 # %% ../nbs/core/65_loop.ipynb #a6cd445b
+def origin(stage: Stage, name: str) -> dict:
+    "A file of a finished stage as an adapter's card names it."
+    return {"file": f"{name} of {stage.folder.name}", "sha256 of it": file_digest(stage.file(name))}
+
+
 def train(store: Store, team: Team, benchmark: str, iteration: int, selected: Stage) -> Team:
     "The team after one iteration's training."
     settings, chosen = team.settings, read_jsonl(selected.file("selected.jsonl"))
@@ -198,8 +204,9 @@ def train(store: Store, team: Team, benchmark: str, iteration: int, selected: St
 
     def build(folder):
         team.rest()
-        if settings.adapters == "shared": logs = [learn(team, chosen, iteration, folder / "adapter", start.get("all"))]
-        else: logs = [learn(team, chosen, iteration, folder / f"adapter-{role}", start.get(role), role) for role in roles_of(chosen)]
+        data = {"dialogues": len(chosen), "iteration": iteration} | origin(selected, "selected.jsonl")
+        if settings.adapters == "shared": logs = [learn(team, chosen, iteration, folder / "adapter", start.get("all"), data)]
+        else: logs = [learn(team, chosen, iteration, folder / f"adapter-{role}", start.get(role), data, role) for role in roles_of(chosen)]
         seconds, flops = (sum(log.pop(name) for log in logs) for name in ("seconds", "flops"))
         cost = {"dialogues": len(chosen), "tokens": sum(sum(log["label_tokens"]) for log in logs), "steps": settings.training_steps,
                 "seconds": seconds}

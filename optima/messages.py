@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['TEXT', 'ANSWER', 'VERDICTS', 'SCHEMAS', 'ROLES', 'FIELDS', 'object_schema', 'violations', 'check', 'close_json',
-           'parse', 'Message', 'valid_share', 'system_text', 'Trajectory', 'escaped', 'trajectory_html', 'recorded',
-           'canonical_json', 'write_jsonl', 'read_lines', 'read_jsonl']
+           'parse', 'Message', 'valid_share', 'system_text', 'Trajectory', 'recorded', 'canonical_json', 'write_jsonl',
+           'read_lines', 'read_jsonl']
 
 # %% ../nbs/core/05_messages.ipynb #25c1a1bf
-import html
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -306,7 +305,10 @@ class Trajectory(_Counted):
         return (f"Trajectory({self.task!r}, {self.paradigm!r}, {self.strategy!r}, sample={self.sample}: "
                 f"{self.turns} messages, {self.tokens} tokens, answer {self.answer[:80]!r})")
 
-    def _repr_html_(self): return trajectory_html(self)
+    def _repr_html_(self):
+        from optima.viewer import trajectory_html  # built on this chapter
+
+        return trajectory_html(self)
 
 # %% ../nbs/core/05_messages.ipynb #8998e29e
 _STORED = ("speaker", "role", "content", "prompt", "token_ids", "prompt_tokens", "cut", "token_source")
@@ -323,64 +325,6 @@ def _trajectory_dict(trajectory):
     "A trajectory as plain values."
     data = {name: getattr(trajectory, name) for name in _KEPT}
     return {**data, "messages": [_message_dict(message) for message in trajectory.messages]}
-
-# %% ../nbs/core/05_messages.ipynb #f9814593
-_COLOURS = ("0,114,178", "230,159,0", "0,158,115", "204,121,167", "213,94,0", "86,180,233")  # Okabe and Ito
-_MUTED = "font-size:0.85em;opacity:0.75"
-
-
-def escaped(
-    text,  # anything
-) -> str:  # safe to put into HTML, between tags or in a quoted attribute
-    "Text that a model or a user wrote, made harmless."
-    return html.escape(str(text).encode("utf-8", "replace").decode())
-
-
-def _content_html(message):
-    "The fields of a valid message, one a line; the raw text of any other."
-    text = 'white-space:pre-wrap;overflow-wrap:anywhere;font-family:monospace'
-    if not message.valid: return f'<div style="{text}">{escaped(message.content)}</div>'
-    return "".join(f'<div style="{text}"><span style="opacity:0.75">{escaped(name)}:</span> '
-                   f'{escaped("; ".join(value) if isinstance(value, list) else value)}</div>'
-                   for name, value in message.fields.items())
-
-# %% ../nbs/core/05_messages.ipynb #1d74416e
-def _badges(message):
-    "What a turn cost, and whether it is well formed."
-    badges = [f"{message.tokens} tokens", "✓ valid" if message.valid else "✗ not valid"] + ["✂ cut"] * message.cut
-    return " · ".join(badges)
-
-
-def _bubble(message, place):
-    "One turn, in the colour and on the side of its speaker."
-    colour, margin = _COLOURS[place % len(_COLOURS)], "6px 0 6px 15%" if place % 2 else "6px 15% 6px 0"
-    name = escaped(message.speaker) + (f" ({escaped(message.role)})" if message.role not in message.speaker else "")
-    prompt = (f'<details style="{_MUTED}"><summary>what it was shown</summary>'
-              f'<div style="white-space:pre-wrap">{escaped(message.prompt)}</div></details>') if message.prompt else ""
-    return (f'<div style="margin:{margin};padding:6px 10px;border-left:4px solid rgb({colour});border-radius:6px;'
-            f'background-color:rgba({colour},0.14)"><div><b>{name}</b> <span style="{_MUTED}">{_badges(message)}</span>'
-            f"</div>{_content_html(message)}{prompt}</div>")
-
-# %% ../nbs/core/05_messages.ipynb #2d90a392
-def _reward_line(rewards):
-    "The reward and its terms, numbers to two places."
-    terms = (f"{escaped(name)} {value:.2f}" if isinstance(value, float) else f"{escaped(name)} {escaped(value)}"
-             for name, value in rewards.items())
-    return f'<div>reward: {" · ".join(terms)}</div>'
-
-
-def trajectory_html(
-    trajectory: Trajectory,
-) -> str:  # one self-contained block of HTML
-    "A dialogue as coloured bubbles; all that agents wrote is escaped."
-    places = {speaker: place for place, speaker in enumerate(trajectory.speakers)}
-    bubbles = "".join(_bubble(message, places[message.speaker]) for message in trajectory.messages)
-    about = (trajectory.task, trajectory.paradigm, f"strategy {trajectory.strategy}", f"sample {trajectory.sample}")
-    total = f"{trajectory.turns} messages · {trajectory.tokens} tokens · {trajectory.valid_share:.0%} valid"
-    return (f'<div style="max-width:760px;line-height:1.5"><div style="{_MUTED}">{escaped(" · ".join(about))}</div>'
-            f'{bubbles}<div>answer: <code style="white-space:pre-wrap">{escaped(trajectory.answer)}</code></div>'
-            f'{_reward_line(trajectory.rewards) if trajectory.rewards else ""}'
-            f'<div style="{_MUTED}">{total}</div></div>')
 
 # %% ../nbs/core/05_messages.ipynb #750f761b
 def _outside_message(data, name, prompt, encode):

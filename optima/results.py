@@ -29,8 +29,8 @@ def rows_of(
     known = {row["decoding"] for row in rows}
     if rows and decoding not in known:
         raise OptimaError(suggest("decoding", decoding, known))
-    several = len({row["benchmark"] for row in rows} - {"mean"}) > 1
-    return [row for row in rows if row["decoding"] == decoding and (several or row["benchmark"] != "mean")]
+    only_one = len({row["benchmark"] for row in rows} - {"mean"}) == 1
+    return [row for row in rows if row["decoding"] == decoding and not (only_one and row["benchmark"] == "mean")]
 
 
 def headline(rows: list[dict]) -> str:

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['naming_task', 'score_answer', 'task_reward', 'efficiency_reward', 'format_reward', 'RewardWeights', 'judge',
-           'outcome', 'rank', 'TrajectoryScore', 'complies', 'evaluate_rag_trajectory']
+           'outcome', 'rank', 'add_term', 'TrajectoryScore', 'complies', 'evaluate_rag_trajectory']
 
 # %% ../nbs/core/45_rewards.ipynb #cb8396da
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -140,6 +140,31 @@ def rank(
         with naming_task(trajectory.task):
             terms = {"task": score.value, "efficiency": efficiency_reward(trajectory, max_tokens), "format": format_reward(trajectory)}
         trajectory.rewards = {**terms, "total": weights.total(**terms), **outcome(score)}
+
+# %% ../nbs/core/45_rewards.ipynb #bc44d1ff
+def add_term(
+    tasks_by_id: dict[str, Task],
+    trajectories: list[Trajectory],  # ranked before; their `rewards` get the new term and a new total
+    name: str,  # of the term, beside `task` and the others
+    term: Callable[[Task, Trajectory], float],  # 0 to 1
+    weight: float,  # the share of the new total that it takes, above 0 and below 1
+) -> None:
+    "Give ranked dialogues one more term; the rest of the reward keeps its proportions."
+    if not 0 < weight < 1:
+        raise OptimaError(f"the weight of {name!r} is {weight}: give the share of the total that it takes, above 0 and below 1")
+    for trajectory in trajectories:
+        with naming_task(trajectory.task):
+            before = _without(name, trajectory)
+            value = float(term(tasks_by_id[trajectory.task], trajectory))
+            if not 0 <= value <= 1: raise OptimaError(f"the term {name!r} gave {value}: let it give a number from 0 to 1")
+        trajectory.rewards = {**before, name: value, "total": (1 - weight) * before["total"] + weight * value}
+
+
+def _without(name: str, trajectory: Trajectory) -> dict:
+    "The rewards of a ranked dialogue that has no such term yet."
+    if trajectory.rewards is None: raise OptimaError("the dialogue has no reward yet: rank it, then add a term")
+    if name in trajectory.rewards: raise OptimaError(f"there is a term {name!r} already: rank again, or choose another name")
+    return trajectory.rewards
 
 # %% ../nbs/core/45_rewards.ipynb #de28b32b
 @dataclass(frozen=True)

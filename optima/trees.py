@@ -13,7 +13,7 @@ from dataclasses import replace
 from statistics import fmean
 from time import perf_counter
 
-from .loop import TRAINING, give_rewards, reward_settings, stream
+from .loop import TRAINING, give_rewards, origin, reward_settings, stream
 from .messages import Trajectory
 from .preferences import read_pairs, write_pairs
 from .progress import Progress
@@ -136,7 +136,8 @@ def prefer(store: Store, team: Team, benchmark: str, iteration: int, paired: Sta
                 learning_rate=settings.preference_rate, beta=settings.beta, nll_weight=settings.nll_weight,
                 batch_pairs=settings.batch_pairs, micro_batch=settings.micro_batch, rank=settings.lora_rank, alpha=settings.lora_alpha,
                 quantization=settings.quantization, gradient_checkpointing=settings.gradient_checkpointing,
-                start_adapter=team.adapters.get("all"), progress=lambda step, steps, text: progress.step(1, text))  # fmt: skip
+                start_adapter=team.adapters.get("all"), data={"pairs": len(pairs), "iteration": iteration} | origin(paired, "pairs.jsonl"),
+                progress=lambda step, steps, text: progress.step(1, text))  # fmt: skip
         cost = {"pairs": len(pairs), "steps": settings.preference_steps, "tokens": sum(log["label_tokens"]), "seconds": log.pop("seconds"), "flops": log.pop("flops")}
         write_json(folder / "cost.json", cost | provenance())
         write_json(folder / "log.json", log)

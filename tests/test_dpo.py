@@ -184,7 +184,7 @@ def test_the_same_seed_gives_the_same_bytes_and_nothing_else(tiny_base, pairs, s
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         log = train_preferences(tiny_base, pairs, tmp_path / name, **SETTINGS | {"seed": seed, "start_adapter": start})
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "abc"]
-    assert set(files[0]) == {"adapter_model.safetensors", "adapter_config.json"} and not sent
+    assert set(files[0]) == {"README.md", "adapter_model.safetensors", "adapter_config.json"} and not sent
     assert files[0] == files[1] and files[0]["adapter_model.safetensors"] != files[2]["adapter_model.safetensors"]
     assert {len(log[name]) for name in ("loss", "label_tokens", "margin", "accuracy")} == {3} and log["pairs"] == 12
     assert json.dumps(log) and log["trained_weights"] > 0 and log["flops"] > 0

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from references import REFERENCES
+from required import leave
 
 from optima import bench_sandbox, isolation, isolation_worker, sandbox
 from optima.isolation import REFUSED, judge, missing, seccomp_filter
@@ -38,13 +39,7 @@ FIND_BORDER = "frame = sys._getframe()\n    while 'border' not in frame.f_locals
 def bwrap():
     "Skips where there is no second level, unless OPTIMA_REQUIRE names bwrap: then that is a failure."
     if reason := missing():
-        leave(f"no second sandbox level: {reason}")
-
-
-def leave(reason):
-    "Skip; where bwrap is required, fail."
-    required = "bwrap" in os.environ.get("OPTIMA_REQUIRE", "").split(",")
-    (pytest.fail if required else pytest.skip)(reason)
+        leave("bwrap", f"no second sandbox level: {reason}")
 
 
 @pytest.fixture
@@ -343,7 +338,7 @@ def judge_as_another_user(package):
         if done.stdout == "failed passed\n":
             return
         said.append(done.stderr)
-    leave(f"no interpreter that another user may run: {said}")
+    leave("bwrap", f"no interpreter that another user may run: {said}")
 
 
 @pytest.mark.parametrize("name", REFERENCES)

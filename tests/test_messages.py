@@ -151,38 +151,6 @@ def test_ids_are_passed_only_where_an_engine_sampled_them():
     assert views["tokenizer"][1] == {"role": "assistant", "content": "x"}
 
 
-SCRIPT = '<script>alert("x")</script>'
-
-
-def hostile():
-    contents = [SCRIPT, json.dumps({"answer": SCRIPT}), json.dumps({SCRIPT: SCRIPT, "answer": "x"}), json.dumps({"plan": [SCRIPT]}),
-                json.dumps({"answer": {"a": SCRIPT}}), '</div></details>"\'><img src=x onerror=alert(1)>', "\ud800" + SCRIPT]
-    messages = [Message(SCRIPT + str(i), role, content, SCRIPT) for i, (content, role) in
-                enumerate(itertools.product(contents, ROLES))]
-    return Trajectory(SCRIPT, SCRIPT, SCRIPT, SCRIPT, messages, SCRIPT, {SCRIPT: SCRIPT}, rewards={SCRIPT: SCRIPT, "total": 1.0})
-
-
-def test_everything_in_the_view_is_escaped():
-    from html.parser import HTMLParser
-    found = []
-
-    class Tags(HTMLParser):
-        def handle_starttag(self, tag, attrs): found.append((tag, tuple(sorted(name for name, _ in attrs))))
-
-    page = hostile()._repr_html_()
-    Tags().feed(page)
-    assert {tag for tag, _ in found} <= {"div", "span", "b", "code", "details", "summary"}
-    assert {names for _, names in found} <= {(), ("style",)}
-    assert "<script" not in page.lower() and "<img" not in page
-    assert page.count("&lt;script&gt;") > 50
-    page.encode()
-
-
-def test_the_view_is_balanced():
-    page = hostile()._repr_html_()
-    for tag in ("div", "span", "b", "code", "details", "summary"): assert page.count(f"<{tag}") == page.count(f"</{tag}>")
-
-
 def test_jsonl_round_trip_keeps_odd_text(tmp_path):
     odd = ["\ud800", "a\u2028b\x85c\r\n", "\x00", "é🙂", '"\\', ""]
     dialogues = [Trajectory(text, "single", "none", i, [Message("a", "single", text, text, [1, 2])], text, {"a": text})
@@ -235,4 +203,4 @@ def test_recorded_prompts_hold_what_is_new_to_each_speaker():
 def test_empty_dialogue():
     nothing = Trajectory.from_messages([])
     assert (nothing.answer, nothing.tokens, nothing.valid_share, nothing.speakers) == ("", 0, 0.0, [])
-    assert valid_share([]) == 0.0 and "0 messages" in nothing._repr_html_()
+    assert valid_share([]) == 0.0

@@ -1,6 +1,7 @@
 "Paradigms: every path through the generators, what each role is shown, refusals, the plain call."
 import pytest
 
+from optima import paradigms as chapter
 from optima.errors import OptimaError
 from optima.formats import PAPER_ENGLISH
 from optima.messages import SCHEMAS, Message, check
@@ -9,6 +10,7 @@ from optima.paradigms import (
     LATER,
     PLACEHOLDERS,
     Agent,
+    Paradigm,
     Prompts,
     call_tool,
     debate_paradigm,
@@ -16,9 +18,12 @@ from optima.paradigms import (
     fill,
     get_paradigm,
     multi_step,
+    register_paradigm,
     start,
 )
+from optima.settings import load_settings
 from optima.tasks import Task
+from optima.teams import talk_settings
 
 TASK = Task("t", "b", "QUESTION", passages=["PASSAGE-1", "PASSAGE-2"])
 WORDS = dict.fromkeys(PLACEHOLDERS, "")
@@ -226,3 +231,32 @@ def test_the_schemas_in_the_prompts_are_the_ones_we_check():
     import json
     for role, text in ENGLISH.systems.items(): assert json.loads(text[text.index("{"):]) == SCHEMAS[role]
     assert check("executor", CALL) == []
+
+
+@pytest.fixture
+def mine(monkeypatch):
+    "A paradigm of one's own, registered for one test."
+    monkeypatch.setattr(chapter, "PARADIGMS", dict(chapter.PARADIGMS))
+    return register_paradigm("mine", get_paradigm("debate"))
+
+
+def test_a_registered_paradigm_is_known_to_all(mine):
+    overrides = {"paradigm": "mine"}
+    assert names(run("mine", answer("a"), ACCEPT)[0]) == ["proposer", "critic"]
+    assert load_settings("untrained_debate", overrides=overrides).paradigm == "mine"
+    other = Paradigm(mine.cast, get_paradigm("single").run)
+    assert register_paradigm("mine", other) is get_paradigm("mine")
+
+
+def test_its_number_of_agents_decides_its_stages(mine):
+    def key(paradigm, agents): return talk_settings(load_settings("untrained_debate", overrides={"paradigm": paradigm, "agents": agents}), [TASK])
+    assert key("mine", 2) != key("mine", 3) and key("debate", 2) == key("debate", 3)
+
+
+@pytest.mark.parametrize("name", ["single", "debate", "multi_step", "exchange", "solver_critic", "chain_of_thought", "by_task"])
+def test_the_packages_paradigms_are_not_replaced(name):
+    with pytest.raises(OptimaError, match="is a paradigm of the package"): register_paradigm(name, get_paradigm("single"))
+
+
+def test_an_unknown_paradigm_is_no_setting():
+    with pytest.raises(OptimaError, match="unknown value of paradigm: 'mine'; choose one of"): load_settings("untrained_debate", overrides={"paradigm": "mine"})

@@ -4,12 +4,15 @@ import re
 import nbformat
 import pytest
 
+from tests.pages import in_process
 from tools.project import ROOT, notebooks, project_files
 from tools.readme import make_readme
 
 INDEX = nbformat.read(ROOT / "nbs/index.ipynb", as_version=4)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = ["pip install -e . && optima reproduce", "pip install -e '.[dev]' && pytest"]
+NOTEBOOK = "pip install -e '.[notebook]' && jupyter lab --notebook-dir=. nbs/tutorials/train_a_team.ipynb"
+FIRST_SCREEN = ["Three ways in", "What came out", "Hardware and time", "Two commands", "Citing"]
 TARGET = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -25,12 +28,19 @@ def page() -> str:
 
 def test_two_commands_and_no_other_for_set_up():
     assert re.findall(r"```sh\n(.*?)\n```", README, flags=re.DOTALL) == COMMANDS
-    assert README.count("pip install") == len(COMMANDS)
+    assert README.count("pip install") == len(COMMANDS) + 1 and README.count(f"`{NOTEBOOK}`") == 1
 
 
-def test_code_cells_are_hidden():
-    shown = [cell.source for cell in INDEX.cells if cell.cell_type == "code" and not cell.source.startswith("#| hide")]
+def test_the_first_screen_comes_first():
+    assert re.findall(r"^## (.*)$", README, flags=re.MULTILINE)[: len(FIRST_SCREEN)] == FIRST_SCREEN
+    sentence, picture = re.match(r"<!--.*-->\n\n# .*\n\n> (.*)\n\n!\[.*\]\((.*)\)\n\n", README).groups()
+    assert sentence.endswith(".") and picture == "nbs/images/score_tokens.svg"
+
+
+def test_code_is_not_shown():
+    shown = [cell.source for cell in INDEX.cells if cell.cell_type == "code" and not cell.source.startswith("#| echo: false")]
     assert shown == []
+    assert "from optima" not in README
     assert {cell.cell_type for cell in INDEX.cells} <= {"markdown", "code"}
     assert not any(cell.get("attachments") for cell in INDEX.cells)
 
@@ -63,12 +73,26 @@ def test_each_chapter_is_listed_in_order():
     assert [target for target in TARGET.findall(page()) if re.match(r"core/.*\.ipynb", target)] == chapters
 
 
+def stored(notebook) -> list[str]:
+    "The Markdown that a notebook's cells show."
+    return [output.data["text/markdown"] for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def test_the_tables_are_what_the_registry_says(monkeypatch):
+    monkeypatch.chdir(ROOT / "nbs")
+    shown = stored(INDEX)
+    assert len(shown) == 3 and in_process("index.ipynb", monkeypatch) == "\n".join(shown)
+    assert all(table.strip() in README for table in shown)
+
+
 def test_maker_drops_hidden_cells_and_moves_links(tmp_path):
     cells = [
         nbformat.v4.new_markdown_cell("# T\n\n[a](core/x.ipynb) [b](../LICENSE) [c](https://d.e) [f](#g)"),
         nbformat.v4.new_code_cell("#| hide\nsecret = 1"),
+        nbformat.v4.new_code_cell("#| echo: false\nalso = 'secret'", outputs=[
+            nbformat.v4.new_output("execute_result", {"text/markdown": "shown"}, execution_count=1)]),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "index.ipynb")
     made = make_readme(tmp_path / "index.ipynb")
-    assert made.endswith("# T\n\n[a](nbs/core/x.ipynb) [b](LICENSE) [c](https://d.e) [f](#g)\n")
+    assert made.endswith("# T\n\n[a](nbs/core/x.ipynb) [b](LICENSE) [c](https://d.e) [f](#g)\n\nshown\n")
     assert "secret" not in made

@@ -176,6 +176,15 @@ def test_unknown_decoding():
         rows_of(ROWS, "beam")
 
 
+def test_the_mean_is_left_out_beside_the_only_benchmark_and_kept_alone():
+    wide = WIDE[0]
+    alone = [row for row in wide if row["benchmark"] == "mean"]
+    assert {row["benchmark"] for row in rows_of(alone, "greedy")} == {"mean"}
+    assert len({row["benchmark"] for row in rows_of(wide, "greedy")} - {"mean"}) == 4
+    one = [row for row in wide if row["benchmark"] in ("mean", wide[0]["benchmark"])]
+    assert {row["benchmark"] for row in rows_of(one, "greedy")} == {wide[0]["benchmark"]}
+
+
 def test_typical_task_and_its_dialogue(tmp_path):
     line = next(line for line in LINES if line["system"] == "untrained_debate")
     task = typical_task(LINES, "untrained_debate", "toy_humaneval")

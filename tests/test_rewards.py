@@ -248,3 +248,37 @@ def test_what_cannot_be_scored_raises_with_the_query(talk, says):
 def test_a_cap_of_zero_raises_for_rag_too():
     with pytest.raises(OptimaError, match="max_acceptable_tokens"):
         evaluate_rag_trajectory("q", [message()], "Nile", max_tokens=0)
+
+
+def ranked(*weights, **fields):
+    made = dialogue(**fields)
+    rank({"code/1": CODE}, [made], RewardWeights(*weights), max_tokens=100)
+    return made
+
+
+def test_an_own_term_takes_its_share_and_leaves_the_rest_in_proportion():
+    rng = random.Random(2)
+    for _ in range(200):
+        made, weight, value = ranked(rng.random(), rng.random(), rng.random()), rng.uniform(0.01, 0.99), rng.random()
+        before = dict(made.rewards)
+        rewards.add_term({"code/1": CODE}, [made], "own", lambda task, trajectory, value=value: value, weight)
+        assert made.rewards["total"] == pytest.approx(before.pop("total") * (1 - weight) + weight * value)
+        assert made.rewards["own"] == value and before.items() <= made.rewards.items()
+
+
+@pytest.mark.parametrize("name, gives, weight, says", [
+    ("own", 1.5, 0.5, "task 'code/1': the term 'own' gave 1.5"), ("own", -0.1, 0.5, "gave -0.1"), ("own", math.nan, 0.5, "gave nan"),
+    ("own", 1, 0, "weight of 'own' is 0"), ("own", 1, 1, "weight of 'own' is 1"), ("task", 1, 0.5, "there is a term 'task' already"),
+    ("total", 1, 0.5, "there is a term 'total' already"), ("status", 1, 0.5, "there is a term 'status' already")])
+def test_an_own_term_is_refused(name, gives, weight, says):
+    made = ranked()
+    with pytest.raises(OptimaError, match=says):
+        rewards.add_term({"code/1": CODE}, [made], name, lambda task, trajectory: gives, weight)
+    assert made.rewards == ranked().rewards
+
+
+def test_an_own_term_that_raises_names_its_task_and_an_unranked_dialogue_is_refused():
+    with pytest.raises(RuntimeError, match="the reward of task 'code/1' raised KeyError"):
+        rewards.add_term({"code/1": CODE}, [ranked()], "own", lambda task, trajectory: {}["x"], 0.5)
+    with pytest.raises(OptimaError, match="task 'code/1': the dialogue has no reward yet"):
+        rewards.add_term({"code/1": CODE}, [dialogue()], "own", lambda task, trajectory: 1, 0.5)

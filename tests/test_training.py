@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_bytes(tiny_base, examples, tmp_path, quant
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train_adapter(tiny_base, examples, tmp_path / name, **SETTINGS | {"seed": seed, "quantization": quantization})
     first, again, other = (
-        [(tmp_path / name / file).read_bytes() for file in ("adapter_model.safetensors", "adapter_config.json")]
+        [(tmp_path / name / file).read_bytes() for file in ("adapter_model.safetensors", "adapter_config.json", "README.md")]
         for name in "abc"
     )
     assert first == again and first[0] != other[0]

@@ -19,12 +19,14 @@ def from_root(
 
 
 class ForReadme(Preprocessor):
-    "Drops hidden cells and makes relative links start at the root."
+    "Drops hidden cells, and the code of those that show a result only; makes relative links start at the root."
 
     def preprocess(self, notebook, resources):
         "The notebook without its hidden cells, links rewritten."
         notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith("#| hide")]
         for cell in notebook.cells:
+            if cell.source.startswith("#| echo: false"):
+                cell.metadata["transient"] = {"remove_source": True}
             cell.source = LINK.sub(lambda found: found[1] + from_root(found[2]), cell.source)
         return notebook, resources
 
@@ -36,7 +38,7 @@ def make_readme(
     exporter = MarkdownExporter()
     exporter.register_preprocessor(ForReadme, enabled=True)
     body, _ = exporter.from_notebook_node(nbformat.read(index, as_version=4))
-    return NOTE + body.strip() + "\n"
+    return NOTE + re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,74 @@
+"The report, opened from a file: nothing of what a model says runs, and figures are legible in light and dark."
+import nbformat
+import pytest
+
+from browser.hostile import ATTACKS, WORDS, hostile_dialogue, taken_over
+from browser.reader import luminance, seen_pixels, things, unseen
+from optima.figures import draw, empty_axes
+from optima.report import write_report
+from optima.tables import Table
+from tools.project import ROOT, notebooks
+
+DARK = pytest.mark.parametrize("page", ["dark"], indirect=True)
+BOTH = pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
+
+
+def open_report(page, folder, *shown: str):
+    "Make the report of a notebook with these outputs, and open it."
+    outputs = [nbformat.v4.new_output("display_data", {"text/html": html}) for html in shown]
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("shown", outputs=outputs)]), folder / "shown.ipynb")
+    write_report([folder / "shown.ipynb"], folder / "report.html")
+    page.goto((folder / "report.html").as_uri())
+
+
+def line_figure():
+    "A small figure with a hostile description."
+    figure, (axis,) = empty_axes()
+    axis.plot([1, 3, 2])
+    axis.set_xlabel("a label")
+    return draw(figure, WORDS)
+
+
+@BOTH
+def test_a_report_is_legible_and_inert(page, tmp_path):
+    views = (hostile_dialogue(), line_figure(), Table([WORDS], {WORDS: str}, WORDS))
+    open_report(page, tmp_path, *(view._repr_html_() for view in views))
+    assert taken_over(page, "body") == []
+    assert [name for name, attack in ATTACKS.items() if page.inner_text("body").count(attack) < len(views)] == []
+    assert [len(found) for found in things(page).values()] == [1, 1, 0, 1] and unseen(page, tmp_path) == []
+
+
+def stored_figures() -> list[str]:
+    "Every figure that is stored in a notebook."
+    cells = [cell for path in notebooks() for cell in nbformat.read(ROOT / path, as_version=4).cells if cell.cell_type == "code"]
+    shown = [output.get("data", {}).get("text/html", "") for cell in cells for output in cell.outputs]
+    return [html for html in shown if html.startswith("<figure")]
+
+
+@DARK
+def test_stored_figures_are_legible_in_the_dark(page, tmp_path):
+    open_report(page, tmp_path, *stored_figures())
+    assert len(things(page)["figure"]) > 10 and unseen(page, tmp_path) == []
+
+
+@BOTH
+def test_a_colour_scheme_is_followed(page, tmp_path, request):
+    open_report(page, tmp_path, line_figure()._repr_html_())
+    _, background = seen_pixels(page.locator("figure"), tmp_path / "figure.png")
+    assert (luminance(background) < 0.2) == (request.node.callspec.params["page"] == "dark")
+
+
+@DARK
+def test_black_text_in_the_dark_is_noticed(page, tmp_path):
+    open_report(page, tmp_path, line_figure()._repr_html_().replace("currentColor", "#000000"))
+    assert len(unseen(page, tmp_path)) > 5
+
+
+def test_attacks_that_are_not_escaped_are_noticed(page, tmp_path):
+    open_report(page, tmp_path, f"<div>{WORDS}</div>")
+    assert {"image ran", "toggle ran", "svg ran", "IFRAME is live", "A is live"} <= set(taken_over(page, "body"))
+
+
+def test_a_changed_title_is_noticed(page):
+    page.set_content(ATTACKS["script"])
+    assert taken_over(page, "body")[:2] == ["script ran", "the title was changed"]

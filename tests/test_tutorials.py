@@ -1,0 +1,147 @@
+"Each tutorial is built as the others are, and runs, with the solutions of its exercises."
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from tools.project import ROOT, notebooks
+
+CELL_SECONDS, AT_ONCE = 120, 2
+TUTORIALS = (  # in reading order
+    "first_dialogue", "train_a_team", "your_own_reward", "your_own_task", "your_own_paradigm", "consumer_gpu", "teacher_api",
+)
+ALL = notebooks("tutorials")
+FOLDED = re.compile(r"<details>\s*<summary>Solution</summary>(.*?)</details>", re.DOTALL)
+CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NOT_HERE = re.compile(r"#\| *eval: *false")  # first line of code that needs what is not here, such as a GPU
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    "A notebook by its path from the root."
+    return nbformat.read(ROOT / path, as_version=4)
+
+
+def sections(notebook) -> dict[str, str]:
+    "The Markdown under each heading of the second level, in order."
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    parts = re.split(r"(?m)^## +(.+)$", text)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+def solutions(notebook) -> list[str]:
+    "The folded solutions of its exercises."
+    return FOLDED.findall(sections(notebook).get("Exercises", ""))
+
+
+def faults(notebook) -> list[str]:
+    "What keeps a notebook from being a tutorial like the others."
+    found, folded = sections(notebook), solutions(notebook)
+    points = len(re.findall(r"(?m)^[-*] ", found.get("Summary", "")))
+    exercises = re.findall(r"(?m)^\d\. ", FOLDED.sub("", found.get("Exercises", "")))
+    said = {
+        f"{len(notebook.cells)} cells, and fewer than 40 are wanted": len(notebook.cells) < 40,
+        "it does not end with Summary and Exercises": list(found)[-2:] == ["Summary", "Exercises"],
+        f"{points} points in its summary, and 3 to 5 are wanted": 3 <= points <= 5,
+        f"exercises {exercises}, and two are wanted": exercises == ["1. ", "2. "],
+        f"{len(folded)} folded solutions, and one for each exercise is wanted": len(folded) == 2,
+        "a solution has no Python code": all(CODE.search(text) for text in folded),
+        "a solution is not rendered: blank lines inside <details>": all(
+            text.startswith("\n\n") and text.endswith("\n\n") for text in folded
+        ),
+    }
+    return [fault for fault, fine in said.items() if not fine]
+
+
+def with_solutions(notebook) -> nbformat.NotebookNode:
+    "A notebook and, behind its cells, the code of its solutions, without what cannot run here."
+    added = [nbformat.v4.new_code_cell(code) for text in solutions(notebook) for code in CODE.findall(text)]
+    kept = [cell for cell in [*notebook.cells, *added] if cell.cell_type == "code" and not NOT_HERE.match(cell.source)]
+    return nbformat.v4.new_notebook(cells=kept)
+
+
+def run(notebook, folder: Path) -> str:
+    "Run a notebook's cells and solutions in a kernel of their own; the error that ended it, if one did."
+    client = NotebookClient(
+        with_solutions(notebook), timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(scope="session")
+def runs(request):
+    "The tutorials that were asked for, two at a time: there are two cores, and each has one thread."
+    asked = [item.callspec.params["path"] for item in request.session.items if item.name.startswith("test_runs_with_solutions[")]
+    pool = ThreadPoolExecutor(AT_ONCE)
+    yield {path: pool.submit(run, read(path), (ROOT / path).parent) for path in asked}
+    pool.shutdown(cancel_futures=True)
+
+
+def test_each_tutorial_is_there_and_in_the_index_in_order():
+    index = "\n".join(cell.source for cell in read(Path("nbs/index.ipynb")).cells if cell.cell_type == "markdown")
+    listed = re.findall(r"^\| \[.*\]\(tutorials/(\w+)\.ipynb\)", index, flags=re.MULTILINE)
+    assert tuple(listed) == TUTORIALS and {path.stem for path in ALL} == set(TUTORIALS)
+
+
+@pytest.mark.parametrize("path", ALL, ids=str)
+def test_runs_with_solutions(path, runs):
+    assert runs[path].result() == ""
+
+
+@pytest.mark.parametrize("path", ALL, ids=str)
+def test_is_built_like_the_others(path):
+    assert faults(read(path)) == []
+
+
+def a_tutorial(*changes: tuple[str, str]) -> nbformat.NotebookNode:
+    "A tutorial in small, with changes to its text."
+    text = (
+        "# T\n\n> t\n---\n## Summary\n\n- one\n- two\n- three\n---\n## Exercises\n\n"
+        + "\n\n".join(
+            f"{number}. Do it.\n\n<details><summary>Solution</summary>\n\n```python\nassert told == {number}\n"
+            f"told = {number + 1}\n```\n\n</details>"
+            for number in (1, 2)
+        )
+    )
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    cells = [nbformat.v4.new_markdown_cell(part) for part in text.split("\n---\n")]
+    return nbformat.v4.new_notebook(cells=[*cells[:1], nbformat.v4.new_code_cell("told = 1"), *cells[1:]])
+
+
+def test_a_good_tutorial_has_no_faults():
+    assert faults(a_tutorial()) == []
+
+
+@pytest.mark.parametrize(
+    "old, new, fault",
+    [
+        ("## Summary", "### Summary", "end with Summary"),
+        ("- three", "", "2 points"),
+        ("2. Do it.", "Do it.", "two are wanted"),
+        ("<summary>Solution", "<summary>Answer", "1 folded"),
+        ("```python\nassert told == 2", "```\nassert told == 2", "no Python code"),
+        ("Solution</summary>\n\n", "Solution</summary>\n", "blank lines"),
+        ("## Exercises", "x\n---\n" * 40 + "## Exercises", "fewer than 40"),
+    ],
+)
+def test_faults_are_noticed(old, new, fault):
+    assert [said for said in faults(a_tutorial((old, new))) if fault in said]
+
+
+def test_solutions_run_behind_the_cells_and_their_errors_are_noticed(tmp_path):
+    wrong = a_tutorial(("told = 3", "#| eval: false is no first line\nassert told == 5"))
+    assert "assert told == 5" in run(wrong, tmp_path)
+
+
+def test_what_cannot_run_here_is_left_out():
+    cells = with_solutions(a_tutorial(("assert told == 2", "#| eval: false\nassert told == 2"))).cells
+    assert [cell.source.split("\n")[0] for cell in cells] == ["told = 1", "assert told == 1"]
