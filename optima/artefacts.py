@@ -41,6 +41,7 @@ from optima.results import (
     resampled,
     row_cell,
     rows_of,
+    runs_listed,
     several,
 )
 from .tables import Table, format_interval, format_number
@@ -319,7 +320,7 @@ def standing(
 ) -> str:
     "What these lines are, or that they are not there yet."
     lacking = [system for system in needed if system not in {line["system"] for line in lines}]
-    if lines and not lacking: return provenance(lines)
+    if lines and not lacking: return f"{provenance(lines)}\n\n{runs_listed(lines)}"
     what = f"no line of {', '.join(lacking)}" if lacking else "no line of it"
     return (f"Not published yet: the registry beside this page has {what}. "
             f"`optima reproduce --only {name} --seeds 3` makes them, and `optima publish` copies them here.")

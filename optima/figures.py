@@ -47,7 +47,12 @@ def draw(
 ) -> Figure:
     "The matplotlib figure as an SVG with the same bytes each time."
     from matplotlib import rc_context
+    from matplotlib.colors import same_color
+    from matplotlib.text import Text
 
+    for written in figure.findobj(Text):
+        if same_color(written.get_color(), "black"):  # nobody chose it: the page's colour, which is legible in the dark too
+            written.set_color(INK)
     text = io.StringIO()
     with rc_context({"svg.hashsalt": "optima", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", bbox_inches="tight", transparent=True,

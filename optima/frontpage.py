@@ -43,9 +43,9 @@ def beside(
         "system": str,
         "ours, toy: score [95 %]": lambda system: row_cell(ours[system], "score", 3),
         "ours, toy: tokens [95 %]": lambda system: row_cell(ours[system], "tokens", 1),
-        f"the {source}'s row": part(0),
+        f"{source}: row": part(0),
         f"{source}: {', '.join(benchmarks)}": part(1),
-        f"{source}: tokens": part(2)})
+        f"{source}: tokens": part(2)}, best=("ours, toy: score [95 %]",))
 
 
 def article_table(lines: list[dict]) -> Table:

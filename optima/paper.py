@@ -62,7 +62,8 @@ def systems_table(
         columns |= {f"{name}: {key} [95 %]": cell(name, key) for key in ("score", "tokens")}
     votes = [system for system in found if system.endswith(("sc", "(vote)"))]
     how = f"; {', '.join(votes)}: majority vote, at the tokens of all samples" * bool(votes)
-    return Table(list(found), columns, f"Ours, {model}: greedy answers{how}; {resampled(shown)}")
+    return Table(list(found), columns, f"Ours, {model}: greedy answers{how}; {resampled(shown)}",
+                 best=tuple(name for name in columns if ": score" in name))
 
 # %% ../nbs/core/78_paper.ipynb #632f3a2f
 def against_votes(

@@ -100,14 +100,15 @@ def beside_table(
     def score(name): return lambda system: percent(ours.get((system, name)))
     def theirs(name): return lambda system: published_text(values.get(COUNTERPARTS.get(system), {}).get(name))
     columns = {
-        f"ours ({model}): system": lambda system: system,
+        f"ours: system, {model}": lambda system: system,
         **{f"ours: {name} %": score(name) for name in twins},
         f"ours: tokens, {whole}": lambda system: format_number(ours[system, whole]["tokens"], 1),
         "article: method": lambda system: COUNTERPARTS.get(system, "–"),
         **{f"article: {twin} {UNITS[twin]}": theirs(twin) for twin in twins.values()},
         "article: tokens, mean of its benchmarks": theirs("tokens"),
     }
-    return Table(systems, columns, "Other model, other tasks, other tokenizer: read down the columns, not across")
+    return Table(systems, columns, "Other model, other tasks, other tokenizer: read down the columns, not across",
+                 best=tuple(name for name in columns if "%" in name or name.endswith("F1")))
 
 
 def percent(row: dict | None) -> str:

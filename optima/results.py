@@ -6,7 +6,7 @@
 __all__ = ['KEPT', 'MEASURES', 'rows_of', 'headline', 'benchmark_words', 'row_names', 'about', 'resampled', 'unsupported_share',
            'main_table', 'score_table', 'row_cell', 'status_table', 'comparison_table', 'finding', 'control_gate',
            'score_tokens_figure', 'score_tokens_words', 'iteration_curves', 'learning_figure', 'learning_words',
-           'several', 'model_name', 'provenance']
+           'several', 'model_name', 'provenance', 'runs_listed']
 
 # %% ../nbs/core/75_results.ipynb #4959b026
 from collections.abc import Callable
@@ -98,7 +98,8 @@ def main_table(
         columns["tasks"] = lambda row: str(row["n"])
     what = about(rows if benchmark in (None, "mean") else shown, model)
     mean = ", mean" if benchmark == "mean" else ""
-    return Table(shown, columns, f"{what}{mean}, {decoding} decoding; {tasks} tasks; {resampled(shown)}")
+    return Table(shown, columns, f"{what}{mean}, {decoding} decoding; {tasks} tasks; {resampled(shown)}",
+                 best=("score [95 %]",) if len({row["benchmark"] for row in shown}) == 1 else ())
 
 # %% ../nbs/core/75_results.ipynb #9cf5612b
 def score_table(
@@ -115,7 +116,8 @@ def score_table(
     columns = {"system": lambda found: next(iter(found.values()))["system"]}
     columns |= {f"{name}: score [95 %]": cell(name, "score") for name in benchmarks}
     columns |= {f"{headline(shown)}: tokens [95 %]": cell(headline(shown), "tokens")}
-    return Table(list(systems.values()), columns, f"{about(rows, model)}, {decoding} decoding; {resampled(shown)}")
+    return Table(list(systems.values()), columns, f"{about(rows, model)}, {decoding} decoding; {resampled(shown)}",
+                 best=tuple(f"{name}: score [95 %]" for name in benchmarks))
 
 
 def row_cell(row: dict | None, key: str, digits: int) -> str:
@@ -282,3 +284,17 @@ def provenance(
             f"seeds {several(line['seed'] for line in lines)}, "
             f"student: {several(model_name(line['settings']) for line in lines)}; "
             f"made on {several(machine.get('cpu') for machine in machines)}; commit {commits}{dirty}{frozen}.")
+
+# %% ../nbs/core/75_results.ipynb #9d63edc2
+def runs_listed(
+    lines: list[dict],  # registry lines
+) -> str:
+    "A folded Markdown table: each run's id, commit, machine, and the minutes of one core behind it, shared stages included."
+    def minutes(line): return sum(stage.get("seconds", 0) for stage in line["cost"].get("stages", [])) / 60
+    def row(line):
+        machine = line["machine"]
+        return [line["system"], str(line["seed"]), line["key"], (machine.get("commit") or "unknown")[:10],
+                f"{machine.get('cpu', 'unknown')}, {machine.get('cores', '?')} cores", format_number(minutes(line), 1)]
+    ordered = sorted(lines, key=lambda line: (system_order(line["system"]), line["seed"]))
+    columns = {name: (lambda cells, place=place: cells[place]) for place, name in enumerate(("system", "seed", "run", "commit", "machine", "minutes"))}
+    return f"<details><summary>The {len(lines)} runs</summary>\n\n{Table([row(line) for line in ordered], columns).markdown()}\n\n</details>"

@@ -18,6 +18,7 @@ from optima.results import (
     main_table,
     provenance,
     rows_of,
+    runs_listed,
     score_table,
     score_tokens_figure,
     status_table,
@@ -164,6 +165,12 @@ def test_contrast_is_made_within_each_source():
     assert shown["optima_debate against untrained_debate"][1::2] == ["+18.3", "×1.10"]
     assert shown["optima_multi_step against teacher_debate"][1::2] == ["+3.9", "×0.33"]
     assert len(contrast_table(WIDE[1]).columns) == 1 + 2 * 4 + 2 and contrast_table([]).rows == []
+
+
+def test_each_run_is_listed_with_its_id_and_minutes():
+    told = runs_listed(LINES)
+    assert told.startswith("<details>") and told.count("\n| ") == 1 + 1 + len(LINES) and told.endswith("</details>")
+    assert all(f"| {line['key']} |" in told for line in LINES)
 
 
 def test_not_comparable_comes_from_the_lines():
