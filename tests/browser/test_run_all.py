@@ -80,6 +80,7 @@ def test_a_server_that_crashed_is_told_of_and_leaves_no_process(lab, page, tmp_p
     assert run_all(page, crashed, write_code(lab, "runs.ipynb", "1")) == []
     started = crashed.server.children(recursive=True)
     crashed.server.kill()
+    crashed.server.wait(STOP_SECONDS)
     with pytest.raises(AssertionError, match=r"(?s)ended with code -9; its log ends:.*Kernel started"):
         run_all(page, crashed, "runs.ipynb")
     crashed.stop()
