@@ -589,6 +589,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'optima.results.iteration_curves': ('core/results.html#iteration_curves', 'optima/results.py'),
                                 'optima.results.learning_figure': ('core/results.html#learning_figure', 'optima/results.py'),
                                 'optima.results.learning_words': ('core/results.html#learning_words', 'optima/results.py'),
+                                'optima.results.machine_name': ('core/results.html#machine_name', 'optima/results.py'),
                                 'optima.results.main_table': ('core/results.html#main_table', 'optima/results.py'),
                                 'optima.results.model_name': ('core/results.html#model_name', 'optima/results.py'),
                                 'optima.results.provenance': ('core/results.html#provenance', 'optima/results.py'),

@@ -171,8 +171,8 @@ def ratios(ours: dict, theirs: dict, our_samples: dict, their_samples: dict) -> 
     return {name: (float(value[0][name] / value[1][name]), interval(sample[0][name] / sample[1][name])) for name in names}
 
 # %% ../nbs/core/77_artefacts.ipynb #a15a99b8
-FACTORS = {"tokens": "ours: tokens ratio", "turns": "= turns", "content": "· content per message", "filler": "· filler",
-           "acknowledgement": "· acknowledgements"}
+FACTORS = {"tokens": "ours: tokens ratio", "turns": "ours: = turns", "content": "ours: · content per message",
+           "filler": "ours: · filler", "acknowledgement": "ours: · acknowledgements"}
 
 
 def saving_table(
@@ -212,8 +212,8 @@ def talk_table(
     def share(name): return lambda row: f"{row[name] / row['tokens']:.0%}" if name in row else "–"
     columns = {"system": lambda row: row["system"], "turns": lambda row: format_number(row.get("turns"), 2),
                "tokens per message": lambda row: format_number(row["tokens"] / row["turns"], 1) if "turns" in row else "–",
-               "tokens": part("tokens"), "of it filler": part("filler"), "share": share("filler"),
-               "of it acknowledgement": part("acknowledgement"), "share ": share("acknowledgement")}
+               "tokens": part("tokens"), "filler: tokens": part("filler"), "filler: share": share("filler"),
+               "acknowledgement: tokens": part("acknowledgement"), "acknowledgement: share": share("acknowledgement")}
     return Table(rows, columns, f"{whose(lines)}, {decoding} decoding: what a dialogue consists of, in generated tokens")
 
 # %% ../nbs/core/77_artefacts.ipynb #c4692d87

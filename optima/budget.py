@@ -104,13 +104,13 @@ def budget_table(
     total = sum(row["seconds"] for row in rows)
     columns = {
         "stage": lambda row: row["stage"], "runs": lambda row: str(row["runs"]),
-        "dialogues (train: steps)": lambda row: format_number(row["units"] or None, 0),
-        "tokens each, predicted": lambda row: over(row["predicted_tokens"], row["units"], 1),
-        "measured": lambda row: over(row["tokens"], row["units"], 1),
-        "tokens per second, predicted": lambda row: over(row["predicted_tokens"], row["predicted_seconds"], 0),
-        "measured ": lambda row: over(row["tokens"], row["seconds"], 0),
-        "seconds, predicted": lambda row: format_number(row["predicted_seconds"], 1),
-        "measured  ": lambda row: format_number(row["seconds"], 1),
+        "dialogues, or steps of train": lambda row: format_number(row["units"] or None, 0),
+        "tokens each: predicted": lambda row: over(row["predicted_tokens"], row["units"], 1),
+        "tokens each: measured": lambda row: over(row["tokens"], row["units"], 1),
+        "tokens per second: predicted": lambda row: over(row["predicted_tokens"], row["predicted_seconds"], 0),
+        "tokens per second: measured": lambda row: over(row["tokens"], row["seconds"], 0),
+        "seconds: predicted": lambda row: format_number(row["predicted_seconds"], 1),
+        "seconds: measured": lambda row: format_number(row["seconds"], 1),
         "share": lambda row: f"{row['seconds'] / max(total, 1e-9):.0%}"}
     known = sum(row["predicted_seconds"] or 0 for row in rows)
     guess = f", {known / 60:.1f} predicted" if known else ""

@@ -81,7 +81,7 @@ def refuse(
     raise OptimaError(f"{type(model).__name__} keeps more than plain keys and values ({', '.join(sorted(kinds))}); "
                       "the local engine cannot run it: use a model with full or sliding-window attention")
 
-
+# %% ../nbs/core/29_caches.ipynb #37193c9a
 @lru_cache
 def cache_name(
     kind: type,  # of model
@@ -89,7 +89,7 @@ def cache_name(
     "What its forward calls the cache: `past_key_values` before transformers 5.24, `cache` since."
     return "cache" if "cache" in signature(kind.forward).parameters else "past_key_values"
 
-
+# %% ../nbs/core/29_caches.ipynb #9cc787e4
 @torch.inference_mode()
 def layout_of(
     model,  # a causal language model of transformers

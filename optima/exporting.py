@@ -42,7 +42,10 @@ def adapters_of(runs: Path, line: dict, benchmark: str) -> list[Path]:
     if not stages:
         raise OptimaError(f"{line['system']} has no trained adapter for {benchmark}: its team is the model as it came")
     verify(stages[0])
-    return list(adapters_in(stages[0]).values())
+    folders = list(adapters_in(stages[0]).values())
+    if not all(Path(folder, "README.md").is_file() for folder in folders):
+        raise OptimaError(f"{stages[0]} was trained before adapters had cards; remove that folder and run the experiment again, it continues")
+    return folders
 
 
 def export_adapters(

@@ -40,7 +40,7 @@ class Figure:
         Path(path).write_text(self.svg[:start] + STANDALONE + self.svg[start:] + "\n", encoding="utf-8")
         return Path(path)
 
-
+# %% ../nbs/core/74_figures.ipynb #17e9288b
 def draw(
     figure,  # a matplotlib Figure
     alt: str,  # what the figure says, for those who cannot see it

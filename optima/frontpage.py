@@ -1,11 +1,12 @@
 "What the first page shows: ours beside each source, row by row, and what it took."
 from optima.budget import stage_costs
-from optima.evaluation import report_rows
+from optima.evaluation import comparisons, report_rows
 from optima.figures import INK, Figure, draw, empty_axes, look, plain_ticks
 from optima.launcher import ARTEFACTS, ARTICLE
 from optima.paper import counterpart, listed, paper_values, shown_rows
 from optima.published import COUNTERPARTS, NAMES, article_values
-from optima.results import row_cell, score_tokens_words, several
+from optima.results import about, finding, machine_name, resampled, row_cell, score_tokens_words, several
+from optima.systems import METHODS
 from optima.tables import Table
 
 ARTICLE_ROWS = ("single", "untrained_debate", "untrained_multi_step", "terse_debate", "terse_multi_step", "teacher_debate",
@@ -22,49 +23,70 @@ SHOWN = {  # in the picture: system -> its label, and where that stands from the
 TWINS = ("2WikiMultiHopQA", "CBT", "GSM8K", "ARC-C")  # the four of the paper's benchmarks that have a toy
 
 
-def means(
+def rows_of_article(lines: list[dict]) -> list[dict]:
+    "The greedy rows of the article's main results."
+    return [row for row in report_rows(lines_of(lines, "main_results")) if row["decoding"] == "greedy"]
+
+
+def rows_of_paper(lines: list[dict]) -> list[dict]:
+    "The rows of the paper's main table: greedy answers and votes."
+    return listed(shown_rows(report_rows(lines_of(lines, "paper_main"))))
+
+
+def lines_of(
     lines: list[dict],  # registry lines of one preset
     name: str,  # an artefact
 ) -> list[dict]:
-    "An artefact's rows: the means over its benchmarks."
-    rows = report_rows([line for line in lines if line["system"] in ARTEFACTS[name]["systems"]])
-    return [row for row in rows if row["benchmark"] == "mean"]
+    "The lines of an artefact's systems."
+    return [line for line in lines if line["system"] in ARTEFACTS[name]["systems"]]
+
+
+def means(rows: list[dict]) -> dict[str, dict]:
+    "System -> its mean over the benchmarks."
+    return {row["system"]: row for row in rows if row["benchmark"] == "mean"}
 
 
 def beside(
-    ours: dict[str, dict],  # system -> its row of `means`
+    rows: list[dict],  # ours, of all benchmarks
+    systems: tuple[str, ...],  # those to show
     theirs: dict[str, tuple[str, str, str]],  # our system -> the source's row, its scores, its tokens
     source: str,  # whose numbers stand beside ours
     benchmarks: tuple[str, ...],  # what its scores are of
 ) -> Table:
     "Ours, and the row of a source that plays the same part."
+    ours = means(rows)
     def part(place): return lambda system: theirs.get(system, ("–",) * 3)[place]
-    return Table([*ours], {
+    return Table([*systems], {
         "system": str,
         "ours, toy: score [95 %]": lambda system: row_cell(ours[system], "score", 3),
         "ours, toy: tokens [95 %]": lambda system: row_cell(ours[system], "tokens", 1),
         f"{source}: row": part(0),
         f"{source}: {', '.join(benchmarks)}": part(1),
-        f"{source}: tokens": part(2)}, best=("ours, toy: score [95 %]",))
+        f"{source}: tokens": part(2)}, f"{about(rows)}: the mean of {several(row['n'] for row in ours.values())} tasks; {resampled(rows)}",
+        best=("ours, toy: score [95 %]",))
 
 
 def article_table(lines: list[dict]) -> Table:
     "The article's Table 1 beside the toy run."
-    rows = {row["system"]: row for row in means(lines, "main_results") if row["decoding"] == "greedy"}
     values = article_values()
     theirs = {system: (method, ", ".join(f"{values[method][name]:.1f}" for name in NAMES.values()), f"{values[method]['tokens']:,.0f}")
               for system, method in COUNTERPARTS.items()}
-    return beside({name: rows[name] for name in ARTICLE_ROWS}, theirs, "article", tuple(NAMES.values()))
+    return beside(rows_of_article(lines), ARTICLE_ROWS, theirs, "article", tuple(NAMES.values()))
 
 
 def paper_table(lines: list[dict]) -> Table:
     "The paper's Table 1, of Llama 3 8B, beside the toy run."
-    rows = {row["system"]: row for row in listed(shown_rows(means(lines, "paper_main")))}
-    values = paper_values("table1")
+    rows, values = rows_of_paper(lines), paper_values("table1")
     def told(method, key): return ", ".join(f"{values[method, name][key]:.1f}" for name in TWINS)
-    methods = {system: counterpart(system) for system in rows}
+    methods = {system: counterpart(system) for system in means(rows)}
     theirs = {system: (method, told(method, "score"), told(method, "tokens")) for system, method in methods.items() if method}
-    return beside(rows, theirs, "paper", TWINS)
+    return beside(rows, tuple(methods), theirs, "paper", TWINS)
+
+
+def tuned_words(lines: list[dict]) -> list[str]:
+    "Each way of training a team against one agent that was trained by the same loop, in a sentence."
+    compared = shown_rows(comparisons(lines_of(lines, "paper_main"), [(f"paper_{method}", "paper_tuned_single") for method in METHODS], "greedy"))
+    return [finding(row) for row in compared if row["benchmark"] == "mean"]
 
 
 def minutes(lines: list[dict], names: tuple[str, ...]) -> float:
@@ -78,10 +100,9 @@ def time_words(lines: list[dict]) -> str:
     machines, seeds = [line["machine"] for line in lines], {line["seed"] for line in lines}
     article, paper = minutes(lines, ARTICLE), minutes(lines, tuple(name for name in ARTEFACTS if name.startswith("paper_")))
     peak = max(line["cost"]["peak_memory_mb"] for line in lines)
-    return (f"Measured with {len(seeds)} seeds on {several(machine['cpu'] for machine in machines)}, "
-            f"{several(machine['cores'] for machine in machines)} cores, no GPU: the article's tables took {article:.0f} minutes of one core "
-            f"({article / len(seeds):.0f} a seed), the paper's {paper:.0f} ({paper / len(seeds):.0f} a seed); two experiments run "
-            f"at once, so half of that on the clock. The largest held {peak:,} MB.")
+    return (f"Measured with {len(seeds)} seeds on {'; '.join(sorted({machine_name(machine) for machine in machines}))}: the article's tables "
+            f"took {article:.0f} minutes of one core ({article / len(seeds):.0f} a seed), the paper's {paper:.0f} ({paper / len(seeds):.0f} a seed). "
+            f"As many experiments run at once as there are cores. The largest held {peak:,} MB.")
 
 
 def panel(axis, title: str, rows: dict[str, dict]) -> None:
@@ -98,8 +119,7 @@ def panel(axis, title: str, rows: dict[str, dict]) -> None:
 
 def picture(lines: list[dict]) -> Figure:
     "The first screen's picture: score against tokens, in both toy worlds."
-    article = {row["system"]: row for row in means(lines, "main_results") if row["decoding"] == "greedy"}
-    paper = {row["system"]: row for row in listed(shown_rows(means(lines, "paper_main")))}
+    article, paper = means(rows_of_article(lines)), means(rows_of_paper(lines))
     figure, axes = empty_axes(2, 3.6)
     figure.set_figwidth(10)
     for axis, (title, rows) in zip(axes, zip(SHOWN, (article, paper))):

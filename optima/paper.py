@@ -183,10 +183,10 @@ def contrasts_table(
     "Two blocks beside each other: what one system gains over another with us, and what it gains in the paper."
     columns = {
         "contrast": lambda row: f"{row['system']} against {row['against']}",
-        "ours, on": lambda row: row["benchmark"],
+        "ours: on": lambda row: row["benchmark"],
         "ours: points [95 %]": points_text,
         "ours: tokens [95 %]": ratio_text,
-        "paper, on": lambda row: row["twin"],
+        "paper: on": lambda row: row["twin"],
         "paper: points": lambda row: f"{row['points']:+.1f}",
         "paper: tokens": lambda row: f"×{row['ratio']:.2f}"}
     return Table(rows, columns, f"Each source against itself: ours, and {paper_model(table)} in the paper, which gives no intervals")

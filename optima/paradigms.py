@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLACEHOLDERS', 'ENGLISH', 'Turns', 'Tools', 'PARADIGMS', 'LATER', 'PACKAGED', 'fill', 'Prompts', 'Ask', 'Agent',
            'single', 'debate', 'call_tool', 'describe_tools', 'multi_step', 'Limits', 'cast_agent', 'Paradigm',
-           'paradigm_names', 'get_paradigm', 'register_paradigm', 'start', 'debate_paradigm']
+           'paradigm_names', 'get_paradigm', 'start', 'register_paradigm', 'debate_paradigm']
 
 # %% ../nbs/core/35_paradigms.ipynb #6bcb7ce8
 import re
@@ -298,20 +298,7 @@ def get_paradigm(
     if name not in PARADIGMS: raise OptimaError(suggest("paradigm", name, paradigm_names()))
     return PARADIGMS[name]
 
-
-PACKAGED = (*PARADIGMS, *LATER, "by_task")  # by_task: settings choose one of them by whether there are passages
-
-
-def register_paradigm(
-    name: str,  # as settings and dialogues call it; one that was registered before is replaced
-    paradigm: Paradigm,
-) -> Paradigm:
-    "Make a paradigm known by its name, to settings, too."
-    if name in PACKAGED: raise OptimaError(f"{name!r} is a paradigm of the package; choose another name")
-    PARADIGMS[name] = paradigm
-    return paradigm
-
-
+# %% ../nbs/core/35_paradigms.ipynb #2a941b29
 def start(
     paradigm: str,  # a key of `PARADIGMS` or of `LATER`
     task: Task,
@@ -326,6 +313,19 @@ def start(
     chosen, limits = get_paradigm(paradigm), Limits(executors, agents, max_rounds, max_steps, dict(tools or {}))
     team = chosen.cast(task, prompts, limits)
     return chosen.run(task, team, limits), {member.name: member.system for member in team}
+
+# %% ../nbs/core/35_paradigms.ipynb #85042b9f
+PACKAGED = (*PARADIGMS, *LATER, "by_task")  # by_task: settings choose one of them by whether there are passages
+
+
+def register_paradigm(
+    name: str,  # as settings and dialogues call it; one that was registered before is replaced
+    paradigm: Paradigm,
+) -> Paradigm:
+    "Make a paradigm known by its name, to settings, too."
+    if name in PACKAGED: raise OptimaError(f"{name!r} is a paradigm of the package; choose another name")
+    PARADIGMS[name] = paradigm
+    return paradigm
 
 # %% ../nbs/core/35_paradigms.ipynb #51abdfb5
 def debate_paradigm(

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import zlib
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -138,6 +139,18 @@ def git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+@cache
+def dated(commit: str) -> str:
+    "A commit with its day, where git knows it."
+    return f"{commit[:10]} {git('log', '-1', '--format=%cs', commit) or ''}".strip() if commit else "unknown"
+
+
+def gpu_name() -> str:
+    "The graphics card that torch sees; '' where there is none, or where nothing has asked for torch."
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else ""
+
+
 def frozen() -> str | None:
     "The last commit that changed models or settings; None outside a clone."
     return git("log", "-1", "--format=%H", "--", *FROZEN) or None
@@ -147,7 +160,7 @@ def machine() -> dict:
     "What ran the experiment: versions, hardware, the commit, whether the tree was clean, and what froze the settings."
     changes = git("status", "--porcelain")
     return {"python": platform.python_version(), "system": platform.system(), "cpu": cpu_name(), "cores": cores(),
-            "memory_gb": memory_gb(), "packages": package_versions(), "commit": git("rev-parse", "HEAD") or "",
+            "gpu": gpu_name(), "memory_gb": memory_gb(), "packages": package_versions(), "commit": git("rev-parse", "HEAD") or "",
             "clean": changes == "", "frozen": frozen()}
 
 

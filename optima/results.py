@@ -6,7 +6,7 @@
 __all__ = ['KEPT', 'MEASURES', 'rows_of', 'headline', 'benchmark_words', 'row_names', 'about', 'resampled', 'unsupported_share',
            'main_table', 'score_table', 'row_cell', 'status_table', 'comparison_table', 'finding', 'control_gate',
            'score_tokens_figure', 'score_tokens_words', 'iteration_curves', 'learning_figure', 'learning_words',
-           'several', 'model_name', 'provenance', 'runs_listed']
+           'several', 'model_name', 'provenance', 'runs_listed', 'machine_name']
 
 # %% ../nbs/core/75_results.ipynb #4959b026
 from collections.abc import Callable
@@ -17,6 +17,7 @@ import numpy as np
 from .errors import OptimaError, suggest
 from .evaluation import system_order
 from .figures import INK, Figure, draw, draw_curve, empty_axes, look, plain_ticks
+from .registry import dated
 from .settings import SHIPPED
 from .tables import Table, format_interval, format_number
 
@@ -289,12 +290,16 @@ def provenance(
 def runs_listed(
     lines: list[dict],  # registry lines
 ) -> str:
-    "A folded Markdown table: each run's id, commit, machine, and the minutes of one core behind it, shared stages included."
+    "A folded Markdown table: each run's id, commit and its day, machine, and the minutes of one core behind it, shared stages included."
     def minutes(line): return sum(stage.get("seconds", 0) for stage in line["cost"].get("stages", [])) / 60
-    def row(line):
-        machine = line["machine"]
-        return [line["system"], str(line["seed"]), line["key"], (machine.get("commit") or "unknown")[:10],
-                f"{machine.get('cpu', 'unknown')}, {machine.get('cores', '?')} cores", format_number(minutes(line), 1)]
-    ordered = sorted(lines, key=lambda line: (system_order(line["system"]), line["seed"]))
-    columns = {name: (lambda cells, place=place: cells[place]) for place, name in enumerate(("system", "seed", "run", "commit", "machine", "minutes"))}
-    return f"<details><summary>The {len(lines)} runs</summary>\n\n{Table([row(line) for line in ordered], columns).markdown()}\n\n</details>"
+    table = Table(sorted(lines, key=lambda line: (system_order(line["system"]), line["seed"])), {
+        "system": lambda line: line["system"], "seed": lambda line: str(line["seed"]), "run": lambda line: line["key"],
+        "commit": lambda line: dated(line["machine"].get("commit") or ""), "machine": lambda line: machine_name(line["machine"]),
+        "minutes": lambda line: format_number(minutes(line), 1)})
+    return f"<details><summary>The {len(lines)} runs</summary>\n\n{table.markdown()}\n\n</details>"
+
+
+def machine_name(machine: dict) -> str:
+    "A line's hardware in a few words."
+    parts = [machine.get("cpu"), f"{machine['cores']} cores" if "cores" in machine else "", machine.get("gpu")]
+    return ", ".join(part for part in parts if part)

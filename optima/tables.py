@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+from fastcore.basics import patch
 
 CELL = "padding:3px 10px;border-bottom:1px solid rgba(128,128,128,.35);white-space:nowrap;text-align:"
 NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?")
@@ -45,25 +46,26 @@ class Table:
         columns = [marked(column[1:]) if column[0] in self.best else [False] * len(self.rows) for column in zip(*self.cells)]
         return [list(row) for row in zip(*columns)]
 
-    def __repr__(self) -> str:
-        return str(self)
+    def __repr__(self) -> str: return str(self)
+    def _repr_html_(self) -> str: return table_html(self)
 
-    def __str__(self) -> str:
-        widths = [max(map(len, column)) for column in zip(*self.cells)]
-        lines = ["  ".join(text.rjust(width) if right else text.ljust(width)
-                           for text, width, right in zip(cells, widths, self.numeric)).rstrip() for cells in self.cells]
-        return "\n".join([self.caption] * bool(self.caption) + [lines[0], "-" * max(map(len, lines)), *lines[1:]])
+# %% ../nbs/core/73_tables.ipynb #3bec56a9
+@patch
+def __str__(self: Table) -> str:
+    widths = [max(map(len, column)) for column in zip(*self.cells)]
+    lines = ["  ".join(text.rjust(width) if right else text.ljust(width)
+                       for text, width, right in zip(cells, widths, self.numeric)).rstrip() for cells in self.cells]
+    return "\n".join([self.caption] * bool(self.caption) + [lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
-    def markdown(self) -> str:
-        "A GitHub table; the caption stands above it."
-        heading, *body = [[text.replace("|", "\\|") for text in cells] for cells in self.cells]
-        body = [[NUMBER.sub(r"**\g<0>**", text, count=1) if bold else text for text, bold in zip(*row)] for row in zip(body, self.bold)]
-        rule = ["---:" if right else "---" for right in self.numeric]
-        lines = "\n".join("| " + " | ".join(cells) + " |" for cells in [heading, rule, *body])
-        return f"{self.caption}\n\n{lines}" if self.caption else lines
 
-    def _repr_html_(self) -> str:
-        return table_html(self)
+@patch
+def markdown(self: Table) -> str:
+    "A GitHub table; the caption stands above it."
+    heading, *body = [[text.replace("|", "\\|") for text in cells] for cells in self.cells]
+    body = [[NUMBER.sub(r"**\g<0>**", text, count=1) if bold else text for text, bold in zip(*row)] for row in zip(body, self.bold)]
+    rule = ["---:" if right else "---" for right in self.numeric]
+    lines = "\n".join("| " + " | ".join(cells) + " |" for cells in [heading, rule, *body])
+    return f"{self.caption}\n\n{lines}" if self.caption else lines
 
 # %% ../nbs/core/73_tables.ipynb #fc286587
 def marked(

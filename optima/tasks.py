@@ -111,7 +111,7 @@ def register(
     _registered[benchmark.name] = benchmark
     return benchmark
 
-
+# %% ../nbs/core/10_tasks.ipynb #080804ca
 QUESTIONS = "questions.jsonl"
 
 
@@ -128,7 +128,7 @@ def benchmark_names(
     "The names that `get_benchmark` knows, sorted."
     return sorted({*BUILT_IN, *_registered, *own_names(data)})
 
-
+# %% ../nbs/core/10_tasks.ipynb #1e3e8447
 def get_benchmark(
     name: str,
     data: str = "",  # a folder with its files, in the place of the hub; a benchmark whose tasks are made has no use for it

@@ -1,6 +1,7 @@
 "The card beside every trained adapter: what it tells, that hostile words stay words, and an export with scores."
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,12 @@ def test_an_export_copies_the_adapter_and_tells_its_scores(runs, tmp_path, capsy
         capsys.readouterr()
         assert cli.main(["export", *options, "--runs", str(runs), *([] if "--to" in options else ["--to", str(tmp_path / "b")])]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_an_adapter_that_was_trained_before_cards_is_told_of(runs, tmp_path, capsys, monkeypatch):
+    shutil.copytree(runs, tmp_path / "runs")
+    (card,) = (tmp_path / "runs").glob("train-*/adapter/README.md")
+    card.unlink()
+    monkeypatch.setattr("optima.exporting.verify", lambda folder: None)  # such a stage never had the file
+    assert cli.main(["export", "optima_debate", "--preset", "smoke", "--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "out")]) == 2
+    assert "before adapters had cards" in capsys.readouterr().err and not (tmp_path / "out").exists()

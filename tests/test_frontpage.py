@@ -37,6 +37,14 @@ def test_headings_say_whose_numbers_they_are():
         assert all(("toy" in name) != (source in name) for name in heading) and sum(source in name for name in heading) == 3
 
 
+def test_captions_and_sentences_come_from_the_lines():
+    one = [line for line in LINES if line["seed"] == 0]
+    for make in (frontpage.article_table, frontpage.paper_table):
+        assert "resample 3 seeds" in make(LINES).caption and "1 seed" in make(one).caption
+    told = frontpage.tuned_words(LINES)
+    assert [sentence.split()[0] for sentence in told] == ["isft", "idpo", "isft_dpo"] and all("tuned_single" in sentence for sentence in told)
+
+
 def test_a_stage_that_artefacts_share_is_counted_once():
     once = frontpage.minutes(LINES, ("main_results",))
     assert 0 < once == frontpage.minutes(LINES, ("main_results", "token_cost")) < frontpage.minutes(LINES, frontpage.ARTICLE)
@@ -45,5 +53,5 @@ def test_a_stage_that_artefacts_share_is_counted_once():
 def test_the_picture_is_what_the_registry_draws(tmp_path):
     drawn = frontpage.picture(LINES)
     assert drawn.save(tmp_path / "drawn.svg").read_text() == PICTURE.read_text(), "draw it again: python tools/picture.py"
-    row = {row["system"]: row for row in frontpage.means(LINES, "main_results") if row["decoding"] == "greedy"}["optima_debate"]
+    row = frontpage.means(frontpage.rows_of_article(LINES))["optima_debate"]
     assert f"optima_debate {row['score']:.2f} at {row['tokens']:.0f} tokens" in drawn.alt

@@ -3,8 +3,8 @@ import re
 
 import nbformat
 import pytest
+from pages import in_process
 
-from tests.pages import in_process
 from tools.project import ROOT, notebooks, project_files
 from tools.readme import make_readme
 
@@ -81,7 +81,7 @@ def stored(notebook) -> list[str]:
 def test_the_tables_are_what_the_registry_says(monkeypatch):
     monkeypatch.chdir(ROOT / "nbs")
     shown = stored(INDEX)
-    assert len(shown) == 3 and in_process("index.ipynb", monkeypatch) == "\n".join(shown)
+    assert len(shown) == 4 and in_process("index.ipynb", monkeypatch) == "\n".join(shown)
     assert all(table.strip() in README for table in shown)
 
 
