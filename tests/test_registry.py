@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from optima import registry
 from optima.errors import OptimaError
@@ -88,7 +89,8 @@ for number in range(10):
 def test_machine_and_memory():
     about = machine()
     assert about["cores"] >= 1 and about["memory_gb"] > 0 and about["packages"]["torch"]
-    assert set(about) == {"python", "system", "cpu", "cores", "memory_gb", "packages", "commit", "clean", "frozen"}
+    assert set(about) == {"python", "system", "cpu", "gpu", "cores", "memory_gb", "packages", "commit", "clean", "frozen"}
+    assert bool(about["gpu"]) == torch.cuda.is_available()
     assert 5 < peak_memory_mb() < 100_000
 
 
