@@ -155,11 +155,11 @@ class Settings:
 
     def on(self, benchmark: str, passages: bool) -> "Settings":
         "The settings of one benchmark: its paradigm, by whether its tasks have passages, and what differs there."
-        paradigm = self.paradigm
-        if paradigm == "by_task":
-            paradigm = "exchange" if passages else "solver_critic"
+        team = "exchange" if passages else "solver_critic"
+        paradigm = team if self.paradigm == "by_task" else self.paradigm
+        loop = team if paradigm == "chain_of_thought" else paradigm  # the paper's single agent is trained as its team is
         changes = {}
-        for name in (paradigm, self.method, benchmark):
+        for name in (loop, self.method, benchmark):
             table = self.by.get(name, {})
             changes |= {key: value for key, value in table.items() if not isinstance(value, dict)} | table.get(self.method, {})
         return replace(self, **(changes | {"paradigm": paradigm, "by": {}}))
@@ -348,13 +348,22 @@ def load_settings(
     if system not in SYSTEMS:
         raise OptimaError(suggest("system", system, SYSTEMS))
     overrides = checked("overrides", overrides or {}, Path.cwd())
-    values = read_preset(preset, system in PAPER) | checked(f"system {system}", SYSTEMS[system], PRESETS) | overrides
+    values = read_preset(preset, system in PAPER) | checked(f"system {system}", SYSTEMS[system], PRESETS)
+    if values.get("method") == "isft_dpo":
+        values |= whole_rounds(values)
+    values |= overrides
     if system in {*ABLATIONS, *PAPER_ABLATIONS} and "benchmarks" not in overrides:
         values["benchmarks"] = values.get("ablation_benchmarks") or values.get("benchmarks", Settings.benchmarks)
     if system == "without_iteration" or values.get("mode") == "demonstrations":
         values |= at_once(values)
     seed = convert("overrides", "seed", seed)
     return Settings(system=system, preset=Path(preset).stem, seed=seed, **values)
+
+
+def whole_rounds(values: dict) -> dict:
+    "As many iterations, or one more, so that the last round of imitation and preferences is a whole one (appendix H.3)."
+    iterations = values.get("iterations", Settings.iterations)
+    return {"iterations": iterations + iterations % 2}
 
 
 def at_once(values: dict) -> dict:

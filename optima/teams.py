@@ -257,5 +257,5 @@ def settled(
     benchmark: str,
 ) -> Settings:
     "The settings that hold for one benchmark."
-    passages = bool(evaluation_tasks(settings, benchmark)[0].passages) if settings.paradigm == "by_task" else False
-    return settings.on(benchmark, passages)
+    by_task = settings.paradigm in ("by_task", "chain_of_thought")
+    return settings.on(benchmark, by_task and bool(evaluation_tasks(settings, benchmark)[0].passages))

@@ -138,6 +138,20 @@ def test_a_paradigm_is_chosen_by_what_there_is_to_share():
     assert settled(load_settings("paper_cot"), SHARING).paradigm == "chain_of_thought"
 
 
+@pytest.mark.parametrize("preset", ["smoke", "toy"])
+def test_the_single_agent_is_trained_in_the_loop_of_its_team(preset):
+    alone, team = (load_settings(system, preset) for system in ("paper_tuned_single", "paper_isft"))
+    loops = {name: [settled(one, name).continue_adapter for one in (alone, team)] for name in alone.benchmarks}
+    assert all(single == together for single, together in loops.values()) and {both[0] for both in loops.values()} == {True, False}
+
+
+def test_rounds_of_imitation_and_preferences_are_whole():
+    made = {system: load_settings(f"paper_{system}", "toy").iterations for system in ("isft", "isft_dpo", "isft_dpo_without_loss")}
+    assert made == {"isft": 3, "isft_dpo": 4, "isft_dpo_without_loss": 4} and prefers("isft_dpo", 4)
+    assert load_settings("paper_isft_dpo", "paper").iterations == 6
+    assert load_settings("paper_isft_dpo", "toy", overrides={"iterations": 3}).iterations == 3
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_preset_says_what_differs_by_paradigm_method_and_benchmark(method):
     settings = load_settings(f"paper_{method}", "paper")
