@@ -1,5 +1,6 @@
 "Tables, figures and published numbers, on a made-up registry."
 import re
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
@@ -8,6 +9,7 @@ import synthetic
 from optima.dialogues import saved_dialogue, typical_task
 from optima.errors import OptimaError
 from optima.evaluation import comparisons, report_rows
+from optima.figures import draw, empty_axes
 from optima.published import beside_table, contrast_table, not_comparable, published, published_table
 from optima.results import (
     comparison_table,
@@ -91,7 +93,7 @@ def test_status_table_counts_all_dialogues():
         assert sum(map(int, row[1:])) == 180
 
 
-def test_figure_is_svg_with_alt_text_and_the_page_colour():
+def test_figure_is_svg_with_alt_text_and_ink_on_a_ground():
     figure = score_tokens_figure(ROWS, "sampled", model="made up")
     root = ElementTree.fromstring(figure.svg)
     assert root.get("role") == "img" and root.get("aria-label") == figure.alt
@@ -104,6 +106,16 @@ def test_figure_is_svg_with_alt_text_and_the_page_colour():
 def test_figure_as_a_file_follows_the_reader(tmp_path):
     path = score_tokens_figure(ROWS).save(tmp_path / "figure.svg")
     assert "prefers-color-scheme:dark" in path.read_text() and ElementTree.parse(path)
+
+
+def test_figure_as_an_image_keeps_every_character(tmp_path):
+    figure, (axis,) = empty_axes()
+    axis.set_xlabel("a & b's \"c\" <d> # 5 % é\n$")
+    drawn = draw(figure, "it's <b> & \"so\"")
+    image = ElementTree.fromstring(drawn._repr_html_().replace("'></figure>", "'/></figure>")).find("img")
+    address = unquote(image.get("src").removeprefix("data:image/svg+xml,"))
+    assert image.get("alt") == drawn.alt and address == re.sub(r"\s*\n\s*", " ", drawn.svg)
+    assert "".join(ElementTree.fromstring(address).itertext()).count("a & b's \"c\" <d> # 5 % é") == 1
 
 
 def test_learning_figure():

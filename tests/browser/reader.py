@@ -9,7 +9,7 @@ from PIL import Image
 
 OUTPUT = ":is(.jp-OutputArea-output, .output_subarea)"  # in JupyterLab, in the report
 DIALOGUE = re.compile(r"^\d+ messages? · (\d+ tokens?|tokens not counted)\b")  # the last line of a dialogue
-KINDS = {"figure": f"{OUTPUT} figure svg", "table": f"{OUTPUT} table", "picture": ".jp-RenderedMarkdown img"}
+KINDS = {"figure": f"{OUTPUT} figure img", "table": f"{OUTPUT} table", "picture": ".jp-RenderedMarkdown img"}
 STEP, RUN = 60_000, 240_000  # milliseconds; generous, since the machine may be busy
 MIN_WIDTH, MIN_HEIGHT = 40, 20  # pixels
 CLEARLY, MIN_INK = 40, 0.002  # of 255 levels from the background; share of pixels that are so far from it
@@ -112,14 +112,17 @@ def luminance(colour) -> float:
 
 
 def faint_texts(figure, picture: Path) -> list[str]:
-    "The texts of an SVG that hardly differ from the figure's background."
-    _, background = seen_pixels(figure, picture)
-    texts = figure.locator("text").evaluate_all("texts => texts.map(text => [text.textContent, getComputedStyle(text).fill])")
+    "The texts of a figure's SVG that hardly differ from its background."
+    opened = figure.page.context.new_page()
+    opened.goto(figure.get_attribute("src"), timeout=STEP)
+    _, background = seen_pixels(opened.locator("svg"), picture)
+    texts = opened.locator("text").evaluate_all("texts => texts.map(text => [text.textContent, getComputedStyle(text).fill])")
     faint = []
     for text, fill in texts:
         dark, light = sorted(map(luminance, (background, [int(float(level)) for level in re.findall(r"[\d.]+", fill)[:3]])))
         if (light + 0.05) / (dark + 0.05) < MIN_CONTRAST:
             faint.append(f"{text.strip()}: {fill} on {background}")
+    opened.close()
     return faint
 
 

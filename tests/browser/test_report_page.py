@@ -34,7 +34,8 @@ def test_a_report_is_legible_and_inert(page, tmp_path):
     views = (hostile_dialogue(), line_figure(), Table([WORDS], {WORDS: str}, WORDS))
     open_report(page, tmp_path, *(view._repr_html_() for view in views))
     assert taken_over(page, "body") == []
-    assert [name for name, attack in ATTACKS.items() if page.inner_text("body").count(attack) < len(views)] == []
+    texts = len(views) - 1  # an image has no text
+    assert [name for name, attack in ATTACKS.items() if page.inner_text("body").count(attack) < texts] == []
     assert [len(found) for found in things(page).values()] == [1, 1, 0, 1] and unseen(page, tmp_path) == []
 
 

@@ -6,7 +6,8 @@ import psutil
 import pytest
 
 from browser.lab import STOP_SECONDS, Lab
-from browser.reader import run_all, things, unseen
+from browser.reader import open_without_kernel, run_all, things, unseen
+from optima.figures import Figure
 
 SHOWN = {  # notebook -> what it must show, and there may be more
     "nbs/index.ipynb": ("picture",),
@@ -49,8 +50,8 @@ def test_a_kernel_that_dies_is_noticed(lab, page):
     assert any("Kernel Restarting" in said for said in run_all(page, lab, path))
 
 
-SHAPES = '<rect width="60" height="60" fill="#0072b2"/><text x="9" y="80" fill="{ink}">label</text>'
-FIGURE_HTML = '<figure style="{style}"><svg width="90" height="90">' + SHAPES + "</svg></figure>"
+SVG = ('<svg xmlns="http://www.w3.org/2000/svg" width="90" height="90"><rect width="60" height="60" fill="#0072b2"/>'
+       '<text x="9" y="80" fill="{ink}">label</text></svg>')
 DEFECTS = (  # style of the figure, colour of its text, what is said of it
     ("", "black", ""),
     ("display:none", "black", "it is not displayed"),
@@ -63,10 +64,17 @@ DEFECTS = (  # style of the figure, colour of its text, what is said of it
 
 
 def test_a_figure_that_cannot_be_seen_is_noticed(lab, page, tmp_path):
-    shown = (repr(FIGURE_HTML.format(style=style, ink=ink)) for style, ink, _ in DEFECTS)
-    path = write_code(lab, "defects.ipynb", *(f"from IPython.display import HTML\nHTML({html})" for html in shown))
+    shown = (Figure(SVG.format(ink=ink), "")._repr_html_().replace("margin:0", style) for style, ink, _ in DEFECTS)
+    path = write_code(lab, "defects.ipynb", *(f"from IPython.display import HTML\nHTML({html!r})" for html in shown))
     assert run_all(page, lab, path) == []
     assert unseen(page, tmp_path) == [f"figure {number}: {said}" for number, (*_, said) in enumerate(DEFECTS, 1) if said]
+
+
+def test_a_stored_figure_is_seen_before_anything_has_run(lab, page, tmp_path):
+    output = nbformat.v4.new_output("display_data", {"text/html": Figure(SVG.format(ink="black"), "stored")._repr_html_()})
+    path = lab.write_notebook("stored-figure.ipynb", nbformat.v4.new_code_cell("shown", outputs=[output]), kernel="none-here")
+    open_without_kernel(page, lab, path)
+    assert len(things(page)["figure"]) == 1 and unseen(page, tmp_path) == []
 
 
 def test_a_missing_picture_is_noticed(lab, page, tmp_path):
