@@ -61,7 +61,7 @@ def test_a_colour_scheme_is_followed(page, tmp_path, request):
 
 @DARK
 def test_black_text_in_the_dark_is_noticed(page, tmp_path):
-    open_report(page, tmp_path, line_figure()._repr_html_().replace("currentColor", "#000000"))
+    open_report(page, tmp_path, line_figure()._repr_html_().replace("currentColor", "%23000000"))
     assert len(unseen(page, tmp_path)) > 5
 
 
