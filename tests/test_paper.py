@@ -286,7 +286,7 @@ def test_a_team_abroad_is_spoken_to_as_teams_are_there(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "evaluate_stage", evaluate_stage)
     monkeypatch.setattr(experiments, "read_columns", lambda stage: stage.settings["prompts"])
     monkeypatch.setattr(Stage, "make", lambda stage, *others, **more: stage)
-    differ = {DEBATE: {"prompts": "maths_paper", "max_rounds": 2}, "toy_arc": {"prompts": "english_paper"}}
+    differ = {DEBATE: {"prompts": "maths_paper", "max_rounds": 2, "strategies": ["none"]}, "toy_arc": {"prompts": "english_paper", "strategies": ["none"]}}
     settings = smoke("paper_isft", benchmarks=[SHARING, DEBATE, "toy_arc"], by=differ)
     adapter, own = SimpleNamespace(key="x"), settled(settings, "toy_arc")
     course = experiments.Course(Team(own.base_folder, own, adapter), "toy_arc")
