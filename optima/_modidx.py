@@ -224,6 +224,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'optima.evaluation.tidy': ('core/evaluation.html#tidy', 'optima/evaluation.py'),
                                    'optima.evaluation.verdict': ('core/evaluation.html#verdict', 'optima/evaluation.py')},
             'optima.experiments': { 'optima.experiments.Course': ('core/experiments.html#course', 'optima/experiments.py'),
+                                    'optima.experiments.abroad': ('core/experiments.html#abroad', 'optima/experiments.py'),
                                     'optima.experiments.compare_turns': ('core/experiments.html#compare_turns', 'optima/experiments.py'),
                                     'optima.experiments.evaluate': ('core/experiments.html#evaluate', 'optima/experiments.py'),
                                     'optima.experiments.experiment_line': ( 'core/experiments.html#experiment_line',

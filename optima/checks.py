@@ -9,6 +9,7 @@ CHOICES = {
     "method": ("isft", "idpo", "isft_dpo"),
     "reward": ("sum", "paper"),
     "pairs": ("all", "best_worst"),
+    "node_mean": ("children", "rollouts"),
     "adapters": ("shared", "per_role"),
     "mode": ("self", "teacher", "demonstrations"),
     "team": ("student", "teacher"),

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['SAMPLED', 'iteration_summary', 'stage_cost', 'Course', 'measure', 'imitate', 'compare_turns', 'learned', 'iterate',
-           'strategy_of', 'evaluate', 'scale', 'transferred', 'run_benchmark', 'refuse_leaks', 'run_experiment',
-           'experiment_line']
+           'strategy_of', 'evaluate', 'scale', 'abroad', 'transferred', 'run_benchmark', 'refuse_leaks',
+           'run_experiment', 'experiment_line']
 
 # %% ../nbs/core/67_experiments.ipynb #961a865d
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -153,11 +153,19 @@ def scale(store: Store, course: Course, strategy: str) -> dict:
     return {name: samples[name] for name in SAMPLED}
 
 
+def abroad(store: Store, team: Team, settings: Settings, benchmark: str) -> Stage:
+    "A team with its adapters on another benchmark, spoken to as teams are there."
+    team.rest()  # the guest loads the model anew: two would be one too many
+    guest = replace(team, settings=settings)
+    stage = evaluate_stage(store, guest, benchmark, "greedy", kind="transfer")
+    guest.rest()
+    return stage
+
+
 def transferred(store: Store, settings: Settings, course: Course) -> dict:  # benchmark -> columns
     "The team on the other benchmarks of its paradigm, greedy."
-    others = [name for name in settings.benchmarks if name != course.benchmark
-              and settled(settings, name).paradigm == course.team.settings.paradigm]
-    made = {name: evaluate_stage(store, course.team, name, "greedy", kind="transfer") for name in others}
+    there = {name: settled(settings, name) for name in settings.benchmarks if name != course.benchmark}
+    made = {name: abroad(store, course.team, own, name) for name, own in there.items() if own.paradigm == course.team.settings.paradigm}
     course.stages += made.values()
     return {name: read_columns(stage) for name, stage in made.items()}
 

@@ -103,7 +103,8 @@ def stream(settings: Settings, purpose: str, iteration: int) -> int:
 def reward_settings(settings: Settings) -> dict:
     "What the rewards of dialogues depend on."
     if settings.reward == "sum": return settings.pick(*REWARD)
-    return settings.pick(*PAPER_REWARD) | {"base": model_digest(settings.base_folder)}
+    own = settings.pick(*PAPER_REWARD) | settings.pick(*["loss_conditioned"] * (not settings.loss_conditioned))
+    return own | {"base": model_digest(settings.base_folder)}
 
 
 def give_rewards(
@@ -120,7 +121,7 @@ def give_rewards(
         return 0
     with team.judging() as engine:
         before = engine.counters["scored_tokens"]
-        losses = readability_losses(engine, trajectories)
+        losses = readability_losses(engine, trajectories, settings.loss_conditioned)
         flops = 2 * engine.model.num_parameters() * (engine.counters["scored_tokens"] - before)
     rank_like_the_paper(by_id, trajectories, losses, settings.token_weight, settings.loss_weight, settings.question_metric, scale)
     return flops

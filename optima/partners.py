@@ -82,7 +82,7 @@ def solver_critic(
     team: list[Agent],  # a solver, then its critics
     max_rounds: int = 5,  # turns of each
 ) -> Turns:
-    "A solver works and critics advise, until the solver comes to the same answer again."
+    "A solver works and critics advise, until an answer is marked twice in a row."
     return in_turns(task, team, max_rounds, repeated)
 
 # %% ../nbs/core/36_partners.ipynb #9946fae9

@@ -87,12 +87,14 @@ class Settings:
     reward: str = "sum"  # the article's weighted sum, or the "paper"'s R
     token_weight: float = 0.6  # lambda_token, of the tokens' share in the paper's R
     loss_weight: float = 1.0  # lambda_loss, of the readability in the paper's R
+    loss_conditioned: bool = True  # the base reads each turn after the task and the history, or, as in the authors' code, alone
     samples: int = 0  # dialogues per task, in iteration 1 under strategies drawn at random, later under none; 0: see `strategies`
     agents: int = 2  # of an exchange, or of a solver and its critics
     adapters: str = "shared"  # one adapter for all agents, or one "per_role"
     tree_tasks: int = 32  # of each benchmark, in an iteration that grows trees
     expansions: int = 8  # of a tree
     rollouts: int = 3  # dialogues of each expansion
+    node_mean: str = "children"  # a turn is worth the mean of its children, or, as in the authors' code, of its "rollouts"
     pilot_dialogues: int = 100  # whose lengths scale the token term in trees
     pilot_percentile: float = 85.0  # of those lengths
     pairs: str = "all"  # of siblings, or the "best_worst" one of each parent

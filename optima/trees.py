@@ -18,6 +18,7 @@ from .messages import Trajectory
 from .preferences import read_pairs, write_pairs
 from .progress import Progress
 from .scheduler import Dialogue
+from .selection import judged
 from .settings import Settings, model_digest
 from .store import PAPER_VERSIONS, Stage, Store, aside, write_json
 from .tasks import Task
@@ -46,6 +47,7 @@ def grow(store: Store, team: Team, benchmark: str, iteration: int) -> Stage:
     settings = team.settings
     tasks = training_tasks(settings, benchmark, iteration)[:settings.tree_tasks]
     own = talk_settings(settings, tasks) | settings.pick(*GROWTH) | reward_settings(settings) | {"iteration": iteration}
+    own |= settings.pick(*["node_mean"] * (settings.node_mean != "children"))  # older trees keep their keys
     stage = store.stage("grow", own, version=PAPER_VERSIONS["grow"], inputs=[team.key])
 
     def build(folder):
@@ -81,13 +83,13 @@ def grow_part(stage: Stage, team: Team, tasks: list[Task], scale: int, number: i
         progress.step(len(tasks))
         return done
 
-    def rewards(trajectories: list[Trajectory]) -> list[float]:
+    def rewards(trajectories: list[Trajectory]) -> list[float | None]:
         started, flops = perf_counter(), give_rewards(team, tasks, trajectories, scale)
         spent.update({"flops": flops, "seconds": perf_counter() - started})
-        return [trajectory.rewards["total"] for trajectory in trajectories]
+        return [trajectory.rewards["total"] if judged([trajectory]) else None for trajectory in trajectories]
 
     trees = grow_trees(tasks, held, rewards, paradigm=settings.paradigm, expansions=settings.expansions,
-                       rollouts=settings.rollouts, seed=settings.seed)
+                       rollouts=settings.rollouts, seed=settings.seed, mean=settings.node_mean)
     write_json(stage.folder / f"cost-{number:05d}.json", spent | {"tokens": sum(tree.tokens for tree in trees)} | provenance())
     with aside(stage.shard(number)) as partial: write_trees(partial, trees)
 

@@ -34,15 +34,15 @@ class Node:
     rollout: int  # the rollout that said it first
     depth: int  # turns up to it, its own included
     children: list[int] = field(default_factory=list)
-    visits: int = 0  # rollouts through it
-    value: float = 0.0  # what it leads to, as of the last `back_propagate`
+    visits: int = 0  # judged rollouts through it
+    value: float | None = 0.0  # what it leads to, as of the last `back_propagate`; None where nothing could be judged
 
 
 @dataclass
 class Rollout:
     "A dialogue that was held to its end."
     trajectory: Trajectory  # from the first turn on
-    reward: float
+    reward: float | None  # None where its answer could not be judged
     origin: int  # the node from which it went on
     end: int  # the node of its last turn
 
@@ -88,7 +88,8 @@ def outline(
 ) -> list[str]:  # a line per node
     "A tree, or what hangs on one of its nodes, as indented lines."
     node, mark = tree.nodes[place], "*" if place in tree.expanded else " "
-    line = f"{mark} {node.value:6.3f} {node.visits:3d}  {'  ' * node.depth}{tree.text(place)[:70] if place else 'root'}"
+    worth = "     ?" if node.value is None else f"{node.value:6.3f}"
+    line = f"{mark} {worth} {node.visits:3d}  {'  ' * node.depth}{tree.text(place)[:70] if place else 'root'}"
     return [line, *(line for child in node.children for line in outline(tree, child))]
 
 
@@ -116,7 +117,7 @@ def twin(
 def add_rollout(
     tree: Tree,
     trajectory: Trajectory,  # begins with the turns up to its origin
-    reward: float,
+    reward: float | None,  # None where the answer could not be judged
     origin: int = 0,  # the node from which it went on
 ) -> None:
     "Hang a finished dialogue into a tree."
@@ -128,6 +129,8 @@ def add_rollout(
             place = len(tree.nodes)
             tree.nodes.append(Node(parent, number, depth + 1))
             tree.nodes[parent].children.append(place)
+        elif reward is not None and tree.rollouts[tree.nodes[place].rollout].reward is None:
+            tree.nodes[place].rollout = number  # of two wordings the one that could be judged is learnt from
     tree.rollouts[number].end = place
 
 # %% ../nbs/core/55_treesearch.ipynb #fca6baed
@@ -141,22 +144,23 @@ def back_propagate(
     "Bring visits and values up to date, from the ends to the root."
     if mean not in MEANS: raise OptimaError(suggest("mean", mean, MEANS))
     earned = defaultdict(list)
-    for rollout in tree.rollouts: earned[rollout.end].append(rollout.reward)
+    for rollout in tree.rollouts:
+        if rollout.reward is not None: earned[rollout.end].append(rollout.reward)
     for place, node in reversed(list(enumerate(tree.nodes))):
-        parts = [(tree.nodes[child].value, tree.nodes[child].visits) for child in node.children]
+        parts = [(child.value, child.visits) for child in map(tree.nodes.__getitem__, node.children) if child.visits]
         if place in earned: parts.append((fmean(earned[place]), len(earned[place])))
-        values, visits = zip(*parts)
+        values, visits = zip(*parts) if parts else ((), ())
         node.visits = sum(visits)
-        node.value = fmean(values, visits if mean == "rollouts" else None)
+        node.value = fmean(values, visits if mean == "rollouts" else None) if parts else None
 
 # %% ../nbs/core/55_treesearch.ipynb #4512857d
 def eligible(
     tree: Tree,
 ) -> list[int]:  # the root is always among them
-    "The nodes that are no leaves and do not have leaves only below them."
+    "The nodes with a value that are no leaves and do not have leaves only below them."
     def goes_on(place, node):
         ended = tree.rollouts[node.rollout].end == place
-        return not ended and any(tree.nodes[child].children for child in node.children)
+        return not ended and node.value is not None and any(tree.nodes[child].children for child in node.children)
     return [place for place, node in enumerate(tree.nodes) if place == 0 or goes_on(place, node)]
 
 # %% ../nbs/core/55_treesearch.ipynb #9a1b7424
@@ -182,7 +186,7 @@ def choose(
 ) -> int:
     "The node from which the next rollouts go on."
     rng = random.Random(f"tree/{seed}/{tree.task}/{len(tree.rollouts)}")
-    values = {place: tree.nodes[place].value for place in unlike_expanded(tree, eligible(tree)) or [0]}
+    values = {place: tree.nodes[place].value or 0.0 for place in unlike_expanded(tree, eligible(tree)) or [0]}  # the root may have none
     best = sorted(values, key=values.get, reverse=True)[:BEST]
     return rng.choices(best, [math.exp(values[place] - values[best[0]]) for place in best])[0]
 
@@ -201,7 +205,7 @@ def rollouts_of(
 def grow_trees(
     tasks: list[Task],
     hold: Callable[[list[Dialogue]], list[Trajectory]],  # such as `run_dialogues` with its engine and prompts
-    reward: Callable[[list[Trajectory]], list[float]],
+    reward: Callable[[list[Trajectory]], list[float | None]],  # None where an answer could not be judged
     *,
     paradigm: str,
     expansions: int = 8,
@@ -240,7 +244,8 @@ def contests(
     which: str,  # one of `PAIRS`
 ) -> list[tuple[int, int]]:  # the better one first; of equals the elder
     "The pairs of a node's children that are looked at: of each better one, the widest first."
-    ranked = sorted(tree.nodes[parent].children, key=lambda child: tree.nodes[child].value, reverse=True)
+    known = [child for child in tree.nodes[parent].children if tree.nodes[child].value is not None]
+    ranked = sorted(known, key=lambda child: tree.nodes[child].value, reverse=True)
     pairs = [(better, worse) for place, better in enumerate(ranked) for worse in reversed(ranked[place + 1:])]
     return pairs if which == "all" else pairs[:1]
 

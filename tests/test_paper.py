@@ -2,20 +2,27 @@
 import json
 import shutil
 import warnings
+from dataclasses import replace
+from statistics import fmean
 from types import SimpleNamespace
 
 import pytest
 
+from optima import experiments, loop, trees
 from optima.checks import CHOICES
 from optima.errors import OptimaError
 from optima.experiments import run_experiment
+from optima.loop import give_rewards, reward_settings
 from optima.messages import read_jsonl
 from optima.preferences import read_pairs
+from optima.readability import readability_losses
+from optima.scheduler import Dialogue
 from optima.settings import load_settings, read_preset
-from optima.store import Store
+from optima.store import Stage, Store
 from optima.systems import METHODS, PAPER, PAPER_MAIN, SYSTEMS, TRAINED, prefers, untrained_row
-from optima.teams import Team, adapters_in, settled, student, training_tasks
+from optima.teams import Team, adapters_in, hold, settled, student, talk_settings, training_tasks
 from optima.trees import grow, trees_of
+from optima.treesearch import MEANS
 
 SHARING, DEBATE = "toy_2wikimultihopqa", "toy_gsm8k"
 
@@ -122,6 +129,41 @@ def test_trees_do_not_depend_on_how_many_grow_together(tmp_path):
     assert made[0] == made[1] and len(made[0]) == 4 * 2 * 3
 
 
+def test_trees_leave_out_what_could_not_be_judged(tmp_path, monkeypatch):
+    judge = trees.give_rewards
+
+    def sometimes(team, tasks, dialogues, scale=None):
+        flops = judge(team, tasks, dialogues, scale)
+        for one in dialogues[::2]: one.rewards["status"] = "unsupported"
+        return flops
+
+    monkeypatch.setattr(trees, "give_rewards", sometimes)
+    settings = smoke("paper_idpo", pilot_dialogues=3, tree_tasks=1, expansions=1).on(SHARING, passages=True)
+    tree, = trees_of(grow(Store(tmp_path), student(settings), SHARING, 2))
+    assert [rollout.reward is None for rollout in tree.rollouts] == [True, False, True] and tree.nodes[0].visits == 1
+
+
+def test_how_a_node_is_valued_is_a_setting(tmp_path):
+    tiny = smoke("paper_idpo", pilot_dialogues=3, tree_tasks=1).on(SHARING, passages=True)
+    grown = {mean: grow(Store(tmp_path), student(replace(tiny, node_mean=mean)), SHARING, 2) for mean in MEANS}
+    assert grown["rollouts"].settings["node_mean"] == "rollouts" and "node_mean" not in grown["children"].settings
+    tree, = trees_of(grown["rollouts"])
+    assert tree.nodes[0].value == pytest.approx(fmean(rollout.reward for rollout in tree.rollouts))
+    assert tree.nodes[0].value != trees_of(grown["children"])[0].nodes[0].value
+
+
+def test_what_the_base_reads_before_a_turn_is_a_setting():
+    settings = smoke("paper_isft").on(SHARING, passages=True)
+    team, alone = student(settings), replace(settings, loss_conditioned=False)
+    tasks, losses = training_tasks(settings, SHARING, 1)[:1], {}
+    held = hold(team, [Dialogue(tasks[0], settings.paradigm)], 0, 0.7)
+    for own in (settings, alone):
+        give_rewards(replace(team, settings=own), tasks, held)
+        losses[own.loss_conditioned] = held[0].rewards["loss"]
+    assert losses[True] == readability_losses(team.engine, held)[0] != losses[False] == readability_losses(team.engine, held, conditioned=False)[0]
+    assert "loss_conditioned" not in reward_settings(settings) and reward_settings(alone)["loss_conditioned"] is False
+
+
 def test_the_pool_is_drawn_from_once_and_then_left(tmp_path):
     from optima.loop import dialogues_of
     settings = smoke("paper_isft", samples=40, strategies=["none", "brief", "check"]).on(SHARING, passages=True)
@@ -205,6 +247,7 @@ def test_older_experiments_keep_their_keys():
     kept = load_settings("optima_debate").to_dict()
     assert not kept.keys() & {"method", "token_weight", "by", "tree_tasks"}
     assert load_settings("paper_idpo").to_dict()["method"] == "idpo"
+    assert not load_settings("paper_idpo").to_dict().keys() & {"loss_conditioned", "node_mean"}
     assert read_preset("toy").get("samples") is None and read_preset("toy", paper=True)["samples"] == 8
 
 
@@ -231,3 +274,23 @@ def test_dialogues_abroad_are_not_taken_for_a_teams_own(tmp_path):
     assert line["results"]["transfer"].keys() == {SHARING, "toy_cbt"}
     assert len(stages(line, "evaluate")) == len(stages(line, "transfer")) == 2
     assert [tested for tested in line["results"]["transfer"][SHARING]] == ["toy_cbt"]
+
+
+def test_a_team_abroad_is_spoken_to_as_teams_are_there(tmp_path, monkeypatch):
+    asked = []
+
+    def evaluate_stage(store, team, benchmark, decoding, kind):
+        asked.append((benchmark, team))
+        return loop.evaluate_stage(store, team, benchmark, decoding, kind=kind)
+
+    monkeypatch.setattr(experiments, "evaluate_stage", evaluate_stage)
+    monkeypatch.setattr(experiments, "read_columns", lambda stage: stage.settings["prompts"])
+    monkeypatch.setattr(Stage, "make", lambda stage, *others, **more: stage)
+    differ = {DEBATE: {"prompts": "maths_paper", "max_rounds": 2, "strategies": ["none"]}, "toy_arc": {"prompts": "english_paper", "strategies": ["none"]}}
+    settings = smoke("paper_isft", benchmarks=[SHARING, DEBATE, "toy_arc"], by=differ)
+    adapter, own = SimpleNamespace(key="x"), settled(settings, "toy_arc")
+    course = experiments.Course(Team(own.base_folder, own, adapter), "toy_arc")
+    told = experiments.transferred(Store(tmp_path), settings, course)
+    (tested, guest), = asked
+    assert tested == DEBATE and guest.adapter is adapter and (guest.settings.prompts, guest.settings.max_rounds) == ("maths_paper", 2)
+    assert told == {DEBATE: talk_settings(settled(settings, DEBATE), [])["prompts"]} and course.team.settings.prompts == "english_paper"

@@ -143,6 +143,32 @@ def test_leaves_and_what_has_only_leaves_below_are_not_eligible():
     assert texts(tree, eligible(tree)) == ["", "one", "three"] and eligible(Tree("t", "debate")) == [0]
 
 
+def test_what_could_not_be_judged_is_in_no_value_and_no_pair(tmp_path):
+    code = "def f(): yield from g()  # " + "x" * 20
+    tree = hung(("one", code, "end a", 0.9), ("one", "three", "end b", 0.2), ("one", "generators", "end c", None), ("one", "lambda x", None),
+                ("seven", "eight", "nine", "end", None))
+    assert [node.value for node in (tree.nodes[place] for place in (6, 8, 9))] == [None] * 3 and tree.nodes[0].visits == 2
+    assert values(tree, 0, 1) == [0.55, 0.55], "a rollout that nobody could judge is not a wrong one"
+    assert set(rivals(tree)) == {(2, 4)} and rivals(tree, "best_worst") == [(2, 4)] and rivals(tree, threshold=-9, difference=-9) == [(2, 4)]
+    assert texts(tree, eligible(tree)) == ["", "one"], "nothing is expanded of which nothing is known"
+    assert "?" in repr(tree) and "5 rollouts" in tree_figure(tree).alt
+    write_trees(tmp_path / "trees.jsonl", [tree])
+    assert read_trees(tmp_path / "trees.jsonl") == [tree]
+
+
+def test_a_turn_is_learnt_in_words_that_could_be_judged():
+    first = "m" * 40
+    tree = hung((first, "end", None), (first[1:] + "k", "end", 0.9), (first[2:] + "kk", "end", 0.3), ("three", "end", 0.1))
+    assert tree.text(1) == first[1:] + "k" and [pair.chosen["content"] for pair in pairs_of(tree)] == [first[1:] + "k"]
+    assert values(tree, 1) == [0.6]
+
+
+def test_a_tree_of_which_nothing_could_be_judged_grows_from_its_root():
+    hold = partial(run_dialogues, engine=ScriptedEngine(lambda request: ROLLOUTS[request.noise[2]][request.noise[3]]), prompts=ENGLISH, max_rounds=1)
+    tree, = grow_trees(TASKS[:1], hold, lambda done: [None] * len(done), paradigm="debate", expansions=3)
+    assert tree.expanded == [0] and pairs_of(tree, threshold=-9, difference=-9) == [] and tree.nodes[0].value is None
+
+
 def test_the_nearest_sibling_of_the_same_speaker_takes_a_turn():
     first = "m" * 40
     tree = hung(("k" + first[1:], 0), ("kkkkk" + first[5:], 0))
