@@ -164,7 +164,8 @@ def weight_figure(
         draw_weights(axis, rows[first:], POINTS[first:])
         axis.set_title(title, loc="left", color=INK, fontsize=10)
     axes[0].set(xscale="log", xlabel="generated tokens per task (log scale)", ylabel=f"score, {benchmark_words(rows[0]['benchmark'])}")
-    axes[1].set(xlabel="generated tokens per task")
+    axes[1].set(xlabel="generated tokens per task", ylim=axes[0].get_ylim())
+    axes[1].tick_params(labelleft=False)
     plain_ticks(axes[0])
     figure.suptitle(f"{whose(lines)}, {decoding} decoding\nfilled: on the front; the axes do not start at 0", x=0.02, ha="left", color=INK, fontsize=10)
     figure.legend(*axes[0].get_legend_handles_labels(), title="efficiency weight", loc="outside lower center", ncols=len(rows),
@@ -175,8 +176,8 @@ def weight_figure(
 def draw_weights(axis, rows: list[dict], looks: tuple) -> None:
     "Points with their intervals; their weights go into the legend, since points may lie on each other."
     for row, (colour, marker) in zip(rows, cycle(looks)):
-        spread = [abs(np.subtract(row[f"{name}_ci"], row[name]))[:, None] for name in ("tokens", "score")]
-        axis.errorbar(row["tokens"], row["score"], *spread[::-1], color=colour, elinewidth=1.4, capsize=2)
+        axis.hlines(row["score"], *row["tokens_ci"], colour, linewidth=1.4)
+        axis.vlines(row["tokens"], *row["score_ci"], colour, linewidth=1.4)
         axis.plot(row["tokens"], row["score"], marker, color=colour, markersize=8, zorder=3, fillstyle="full" if row["front"] else "none",
                   markeredgewidth=1.8, label=f"{row['weight']:g}")
     axis.margins(x=0.12, y=0.1)
