@@ -115,7 +115,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'optima.courses.course_words': ('core/courses.html#course_words', 'optima/courses.py'),
                                 'optima.courses.courses': ('core/courses.html#courses', 'optima/courses.py'),
                                 'optima.courses.dominated': ('core/courses.html#dominated', 'optima/courses.py'),
-                                'optima.courses.draw_weight': ('core/courses.html#draw_weight', 'optima/courses.py'),
+                                'optima.courses.draw_weights': ('core/courses.html#draw_weights', 'optima/courses.py'),
                                 'optima.courses.in_grid': ('core/courses.html#in_grid', 'optima/courses.py'),
                                 'optima.courses.on_tasks': ('core/courses.html#on_tasks', 'optima/courses.py'),
                                 'optima.courses.start': ('core/courses.html#start', 'optima/courses.py'),

@@ -1,4 +1,6 @@
 "What the first page shows: ours beside each source, row by row, and what it took."
+from collections import Counter
+
 from optima.budget import stage_costs
 from optima.evaluation import comparisons, report_rows
 from optima.figures import INK, Figure, draw, empty_axes, look, plain_ticks
@@ -93,6 +95,23 @@ def minutes(lines: list[dict], names: tuple[str, ...]) -> float:
     "The minutes of one core that some artefacts' stages took, each stage once."
     systems = {system for name in names for system in ARTEFACTS[name]["systems"]}
     return sum(entry["seconds"] for entry in stage_costs([line for line in lines if line["system"] in systems])) / 60
+
+
+def again(
+    lines: list[dict],  # registry lines of the preset toy
+    name: str,  # an artefact
+) -> str:
+    "The command that makes an artefact's numbers again, and what it took."
+    seeds, taken = len({line["seed"] for line in lines_of(lines, name)}), minutes(lines, (name,))
+    return (f"`optima reproduce --only {name} --seeds {seeds}` makes these numbers again: "
+            f"{taken:.0f} minutes of one core ({taken / seeds:.0f} a seed).")
+
+
+def chosen_words(lines: list[dict]) -> str:
+    "Which prompts did best for the untrained teams, and how often."
+    chosen = Counter(name for line in lines if line["system"].startswith("terse_") for name in line["results"]["evaluation_strategy"].values())
+    told = ", ".join(f"`{name}` {count} times" for name, count in chosen.most_common())
+    return f"The best prompt of `terse_*`, chosen for each seed and benchmark: {told} of {chosen.total()}."
 
 
 def time_words(lines: list[dict]) -> str:

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import zlib
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -140,9 +141,18 @@ def git(*arguments: str) -> str | None:
 
 
 @cache
-def dated(commit: str) -> str:
-    "A commit with its day, where git knows it."
-    return f"{commit[:10]} {git('log', '-1', '--format=%cs', commit) or ''}".strip() if commit else "unknown"
+def commit_day(commit: str) -> str:
+    "The day of a commit; '' where git does not know it."
+    return git("log", "-1", "--format=%cs", commit) or ""
+
+
+def dated(
+    machine: dict,  # of a registry line
+) -> str:
+    "A line's commit, with the day of the run; of a line that does not tell it, the commit's own day, where git knows it."
+    commit = machine.get("commit") or ""
+    day = f"run {machine['day']}" if machine.get("day") else f"of {commit_day(commit)}" if commit and commit_day(commit) else ""
+    return f"{commit[:10] or 'unknown'}{day and ', '}{day}"
 
 
 def gpu_name() -> str:
@@ -157,11 +167,11 @@ def frozen() -> str | None:
 
 
 def machine() -> dict:
-    "What ran the experiment: versions, hardware, the commit, whether the tree was clean, and what froze the settings."
+    "What ran the experiment, and on what day: versions, hardware, the commit, whether the tree was clean, what froze the settings."
     changes = git("status", "--porcelain")
     return {"python": platform.python_version(), "system": platform.system(), "cpu": cpu_name(), "cores": cores(),
             "gpu": gpu_name(), "memory_gb": memory_gb(), "packages": package_versions(), "commit": git("rev-parse", "HEAD") or "",
-            "clean": changes == "", "frozen": frozen()}
+            "clean": changes == "", "frozen": frozen(), "day": datetime.now(UTC).date().isoformat()}
 
 
 def peak_memory_mb() -> int:

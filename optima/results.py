@@ -290,11 +290,11 @@ def provenance(
 def runs_listed(
     lines: list[dict],  # registry lines
 ) -> str:
-    "A folded Markdown table: each run's id, commit and its day, machine, and the minutes of one core behind it, shared stages included."
+    "A folded Markdown table: each run's id, commit, day (the run's, or where a line lacks it the commit's), machine, and the minutes of one core behind it, shared stages included."
     def minutes(line): return sum(stage.get("seconds", 0) for stage in line["cost"].get("stages", [])) / 60
     table = Table(sorted(lines, key=lambda line: (system_order(line["system"]), line["seed"])), {
         "system": lambda line: line["system"], "seed": lambda line: str(line["seed"]), "run": lambda line: line["key"],
-        "commit": lambda line: dated(line["machine"].get("commit") or ""), "machine": lambda line: machine_name(line["machine"]),
+        "commit, day": lambda line: dated(line["machine"]), "machine": lambda line: machine_name(line["machine"]),
         "minutes": lambda line: format_number(minutes(line), 1)})
     return f"<details><summary>The {len(lines)} runs</summary>\n\n{table.markdown()}\n\n</details>"
 

@@ -1,7 +1,12 @@
 "The first page's tables: whose number stands where."
+import re
 from pathlib import Path
 
+import pytest
+
 from optima import frontpage
+from optima.cli import parser
+from optima.launcher import experiments
 from optima.paper import paper_values
 from optima.published import article_values
 from optima.registry import read_registry
@@ -43,6 +48,23 @@ def test_captions_and_sentences_come_from_the_lines():
         assert "resample 3 seeds" in make(LINES).caption and "1 seed" in make(one).caption
     told = frontpage.tuned_words(LINES)
     assert [sentence.split()[0] for sentence in told] == ["isft", "idpo", "isft_dpo"] and all("tuned_single" in sentence for sentence in told)
+
+
+def test_the_best_prompts_are_the_registrys():
+    found = [name for line in LINES if line["system"].startswith("terse_") for name in line["results"]["evaluation_strategy"].values()]
+    told = frontpage.chosen_words(LINES)
+    assert found and all(f"`{name}` {found.count(name)} times" in told for name in found) and told.endswith(f" of {len(found)}.")
+    assert "`terse` 1 times of 1." in frontpage.chosen_words([{"system": "terse_debate", "results": {"evaluation_strategy": {"toy_math": "terse"}}}])
+
+
+@pytest.mark.parametrize("name", ["main_results", "paper_main"])
+def test_the_command_under_a_table_runs_its_lines_and_no_other(name):
+    told = frontpage.again(LINES, name)
+    command, taken = re.match(r"`optima (.*)` makes these numbers again: (\d+) minutes", told).groups()
+    chosen = parser().parse_args(command.split())
+    runs = [(settings.system, settings.seed) for settings in experiments(chosen.only, chosen.preset, chosen.seeds)]
+    assert sorted(runs) == sorted((line["system"], line["seed"]) for line in frontpage.lines_of(LINES, name))
+    assert abs(float(taken) - frontpage.minutes(LINES, (name,))) <= 0.5
 
 
 def test_a_stage_that_artefacts_share_is_counted_once():

@@ -81,8 +81,13 @@ def stored(notebook) -> list[str]:
 def test_the_tables_are_what_the_registry_says(monkeypatch):
     monkeypatch.chdir(ROOT / "nbs")
     shown = stored(INDEX)
-    assert len(shown) == 4 and in_process("index.ipynb", monkeypatch) == "\n".join(shown)
+    assert len(shown) == 6 and in_process("index.ipynb", monkeypatch) == "\n".join(shown)
     assert all(table.strip() in README for table in shown)
+
+
+def test_each_table_has_its_command_under_it():
+    under = re.findall(r"^\|.*\|\n\n`optima reproduce --only (\w+) --seeds \d+` makes these numbers again: \d+ minutes", README, re.MULTILINE)
+    assert under == ["main_results", "paper_main"]
 
 
 def test_maker_drops_hidden_cells_and_moves_links(tmp_path):

@@ -1,5 +1,6 @@
 "The registry: sorted, replaced by key, checked when read, whole after parallel writes and kills."
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from optima.registry import (
     FROZEN,
     PACKED,
     add_line,
+    dated,
     find_line,
     git,
     machine,
@@ -89,9 +91,20 @@ for number in range(10):
 def test_machine_and_memory():
     about = machine()
     assert about["cores"] >= 1 and about["memory_gb"] > 0 and about["packages"]["torch"]
-    assert set(about) == {"python", "system", "cpu", "gpu", "cores", "memory_gb", "packages", "commit", "clean", "frozen"}
+    assert set(about) == {"python", "system", "cpu", "gpu", "cores", "memory_gb", "packages", "commit", "clean", "frozen", "day"}
     assert bool(about["gpu"]) == torch.cuda.is_available()
     assert 5 < peak_memory_mb() < 100_000
+
+
+def test_a_line_tells_the_day_of_its_run_and_an_older_one_its_commits(monkeypatch):
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", machine()["day"])
+    commit = git("rev-parse", "HEAD") or pytest.skip("not a clone")
+    assert dated({"commit": commit}) == f"{commit[:10]}, of {git('log', '-1', '--format=%cs')}"
+    monkeypatch.setattr(registry, "git", lambda *_: None)
+    registry.commit_day.cache_clear()
+    assert dated({"commit": commit, "day": "2026-11-29"}) == f"{commit[:10]}, run 2026-11-29"
+    assert dated({"commit": commit}) == commit[:10] and dated({}) == "unknown"
+    registry.commit_day.cache_clear()
 
 
 def test_a_line_names_the_commit_that_froze_models_and_settings(monkeypatch):

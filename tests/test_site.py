@@ -27,6 +27,7 @@ from tools.site_checks import (
     listed_pages,
     misplaced_pages,
     pieces_of,
+    raster_images,
     read_page,
     read_site,
     undefined_references,
@@ -80,7 +81,7 @@ def test_links_of_texts_lead_somewhere():
     expect_none(broken_links(read_site(ROOT, [ROOT / path for path in TEXTS])))
 
 
-@pytest.mark.parametrize("check", [images_without_alt, undefined_references, broken_divs, bad_front_matter])
+@pytest.mark.parametrize("check", [images_without_alt, raster_images, undefined_references, broken_divs, bad_front_matter])
 def test_processed_pages(site, check):
     expect_none([line for page in site.pages for line in check(page)])
 
@@ -165,6 +166,8 @@ def test_links_that_lead_somewhere(tmp_path):
         ("<details><summary>S</summary>\n\n[a](none.ipynb)\n\n</details>", "none.ipynb leads nowhere"),
         ("<a class='x' href='none.ipynb'>a</a>", "none.ipynb leads nowhere"),
         ("<img alt='a' src='none.svg'>", "none.svg leads nowhere"),
+        ("<a class=x href=none.ipynb>a</a>", "none.ipynb leads nowhere"),
+        ("<img alt=a src=none.svg>", "none.svg leads nowhere"),
         ("[a][b]\n\n[b]: none.ipynb", "none.ipynb leads nowhere"),
     ],
 )
@@ -194,12 +197,13 @@ def test_heading_ids_are_pandocs(heading, made):
 
 GOOD = [
     markdown("![A curve that falls](a.svg){#fig-a}\n\n@fig-a, `@fig-b`, someone@tbl-x.org\n\n::: {.callout-note}\nx\n:::"),
-    nbformat.v4.new_code_cell("#| label: tbl-b\ntable"),
+    nbformat.v4.new_code_cell("#| label: tbl-b\n#| tbl-cap: what @fig-a draws\ntable('@fig-z')"),
+    markdown("<figure><img src='a.svg' alt='A curve'></figure> <svg aria-label='A dot'></svg>\n\n:::: {.x}\n::: y\n:::\n::::"),
     markdown("@tbl-b and @eq-c, @sec-d\n\n$$x$$ {#eq-c}\n\n## D {#sec-d}\n\n```\n@fig-z\n:::\n```"),
 ]
 
 
-@pytest.mark.parametrize("check", [images_without_alt, undefined_references, broken_divs])
+@pytest.mark.parametrize("check", [images_without_alt, raster_images, undefined_references, broken_divs])
 def test_checks_pass_what_is_right(tmp_path, check):
     assert check(one_page(tmp_path, *GOOD)) == []
 
@@ -209,16 +213,39 @@ def test_checks_pass_what_is_right(tmp_path, check):
     [
         (images_without_alt, "![](a.svg)", "image a.svg has no alt text"),
         (images_without_alt, "<img src='a.svg'>", "image a.svg has no alt text"),
+        (images_without_alt, "<figure><img src=a.svg alt=''></figure>", "image a.svg has no alt text"),
+        (images_without_alt, "<figure aria-label=''><b>12</b></figure>", "image <figure> has no alt text"),
+        (images_without_alt, "<figure><svg role='img'><path/></svg></figure>", "image <svg> has no alt text"),
+        (raster_images, "![A curve](a.PNG)", "a.PNG is no SVG"),
+        (raster_images, "<img alt='A dot' src='data:image/png;base64,AA'>", "data:image/png;base64,AA is no SVG"),
         (undefined_references, "see @fig-far", "@fig-far is not defined on this page"),
         (undefined_references, "see [@tbl-far]", "@tbl-far is not defined on this page"),
         (undefined_references, "*@eq-far* and {#eq-near}", "@eq-far is not defined on this page"),
         (broken_divs, "::: {.callout-tip}\nx", "a ::: block is not closed"),
+        (broken_divs, "x\n:::\n\n::: {.callout-tip}\nx\n:::", "a ::: closes no block"),
         (broken_divs, "::: {.callout-hint}\nx\n:::", "there is no .callout-hint"),
     ],
 )
 def test_planted_defect_in_a_text(tmp_path, check, text, complaint):
     (line,) = check(one_page(tmp_path, *GOOD, markdown(text)))
     assert re.fullmatch(rf"10_page\.ipynb: {re.escape(complaint)} \(cell \w+\)", line)
+
+
+def test_planted_reference_in_a_caption(tmp_path):
+    code = nbformat.v4.new_code_cell("#| label: fig-near\n#| fig-cap: |\n#|   beside @fig-far\ndraw()")
+    (line,) = undefined_references(one_page(tmp_path, *GOOD, code))
+    assert line == f"10_page.ipynb: @fig-far is not defined on this page (cell {code.id})"
+
+
+@pytest.mark.parametrize(("check", "data", "complaint"), [
+    (raster_images, {"image/png": "AA"}, "image/png is no SVG"),
+    (images_without_alt, {"image/svg+xml": "<svg><path/></svg>"}, "image <svg> has no alt text"),
+    (images_without_alt, {"text/html": "<figure><svg></svg></figure>"}, "image <svg> has no alt text"),
+])
+def test_planted_image_in_an_output(tmp_path, check, data, complaint):
+    assert check(one_page(tmp_path, shown("a dot", **{"image/svg+xml": "<svg aria-label='A dot'></svg>"}))) == []
+    (line,) = check(one_page(tmp_path, shown("a dot", **data)))
+    assert line.startswith(f"10_page.ipynb: {complaint} (output of cell ")
 
 
 def test_front_matter(tmp_path):
@@ -245,7 +272,8 @@ def test_planted_opening(tmp_path, text):
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        ({"text/plain": "x" * 200_001}, "characters of output, more than 200000"),
+        ({"text/plain": "x" * 200_001}, "bytes of output, more than 200000"),
+        ({"text/plain": "é" * 199_000}, "bytes of output, more than 200000"),
         ({"application/vnd.jupyter.widget-view+json": {}}, "stored a widget (cell "),
         ({"text/plain": "<object at 0x7f00aabbcc>"}, "stored 'at 0x7f00aa', which differs at each run (cell "),
         ({"text/html": "/tmp/run"}, "stored '/tmp/', which differs at each run (cell "),

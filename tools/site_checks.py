@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,7 +15,7 @@ import mistune
 import nbformat
 import yaml
 
-STORED_CHARACTERS = 200_000
+STORED_BYTES = 200_000
 OUTSIDE = "leads out of the site"
 FIELDS = {"title", "description", "output-file"}
 NUMBER = re.compile(r"^\d+[a-z0-9]*_")
@@ -23,10 +24,8 @@ REFERENCE = re.compile(r"(?<![\w/.])@((?:fig|tbl|sec|eq)-[\w-]+)")
 LABEL = re.compile(r"\{#([\w.:-]+)")
 CELL_LABEL = re.compile(r"^#\| *label: *([\w.:-]+)", re.MULTILINE)
 HEADING_ATTRIBUTES = re.compile(r"\s*\{[^}]*\}\s*$")
-HTML_ID = re.compile(r"\bid=[\"']([^\"']+)")
-HTML_LINK = re.compile(r"<a\s[^>]*?href=[\"']([^\"']+)", re.IGNORECASE)
-HTML_IMAGE = re.compile(r"<img\s[^>]*>", re.IGNORECASE)
-ATTRIBUTE = re.compile(r"(src|alt)=[\"']([^\"']*)")
+CELL_OPTION = re.compile(r"^#\|.*", re.MULTILINE)
+RASTER = re.compile(r"data:image/(?!svg)|[^?#]*\.(?:png|jpe?g|gif|webp|bmp)(?:[?#]|$)", re.IGNORECASE)
 DIV = re.compile(r"^:{3,}(.*)$", re.MULTILINE)
 CALLOUT = re.compile(r"\.callout-(?!(?:note|tip|important|caution|warning)\b)\w+")
 FENCED = re.compile(r"^(`{3,}|~{3,}).*?^\1", re.MULTILINE | re.DOTALL)
@@ -57,6 +56,40 @@ def heading_id(text: str) -> str:
     return re.sub(r"^[^a-z]+", "", "-".join(kept.split())) or "section"
 
 
+class Html(HTMLParser):
+    "What HTML links to and shows, however its attributes are quoted."
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.ids, self.links, self.images, self.drawings = [], [], [], []  # images: source, alt; drawings: tag, alt
+        self.figures = []  # of those that are open: the label, and how much was drawn before
+        self.feed(text)
+        self.close()
+
+    @property
+    def drawn(self) -> int:
+        "How many images and drawings there were so far."
+        return len(self.images) + len(self.drawings)
+
+    def handle_starttag(self, tag, attrs):
+        "Keep what a tag tells."
+        told = {name: value or "" for name, value in attrs}
+        self.ids += [told["id"]] if "id" in told else []
+        self.links += [told["href"]] if tag == "a" and told.get("href") else []
+        if tag == "img":
+            self.images.append((told.get("src", ""), told.get("alt", "")))
+        if tag == "svg":
+            self.drawings.append(("<svg>", told.get("aria-label", "")))
+        if tag == "figure":
+            self.figures.append((told.get("aria-label", ""), self.drawn))
+
+    def handle_endtag(self, tag):
+        "A figure without an image or SVG in it has to speak for itself."
+        if tag == "figure" and self.figures:
+            label, before = self.figures.pop()
+            self.drawings += [("<figure>", label)] if self.drawn == before else []
+
+
 @dataclass
 class Piece:
     "Markdown or HTML somewhere on a page."
@@ -74,17 +107,20 @@ class Piece:
         "All HTML in it."
         return self.text if self.html else "\n".join(plain(t) for t in self.tokens if t["type"].endswith("_html"))
 
+    @cached_property
+    def tags(self) -> Html:
+        "What its HTML links to and shows."
+        return Html(self.raw_html)
+
     @property
     def links(self) -> list[str]:
         "Where its links lead."
-        return [t["attrs"]["url"] for t in self.tokens if t["type"] == "link"] + HTML_LINK.findall(self.raw_html)
+        return [t["attrs"]["url"] for t in self.tokens if t["type"] == "link"] + self.tags.links
 
     @property
     def images(self) -> list[tuple[str, str]]:
         "Source and alternative text of its images."
-        tags = [dict(ATTRIBUTE.findall(tag)) for tag in HTML_IMAGE.findall(self.raw_html)]
-        marked = [(t["attrs"]["url"], plain(t)) for t in self.tokens if t["type"] == "image"]
-        return marked + [(tag.get("src", ""), tag.get("alt", "")) for tag in tags]
+        return [(t["attrs"]["url"], plain(t)) for t in self.tokens if t["type"] == "image"] + self.tags.images
 
 
 @dataclass
@@ -107,11 +143,11 @@ class Page:
         "Every anchor of this page."
         ids = [heading_id(plain(t)) for piece in self.pieces for t in piece.tokens if t["type"] == "heading"]
         repeated = {f"{name}-{n}" for name, count in Counter(ids).items() for n in range(1, count)}
-        return {*ids, *repeated, *self.labels, *(i for piece in self.pieces for i in HTML_ID.findall(piece.raw_html))}
+        return {*ids, *repeated, *self.labels, *(i for piece in self.pieces for i in piece.tags.ids)}
 
 
 def pieces_of(notebook: nbformat.NotebookNode) -> list[Piece]:
-    "A notebook's Markdown cells, and the Markdown and HTML that its code cells show."
+    "A notebook's Markdown cells, and the Markdown, HTML and SVG that its code cells show."
     pieces = []
     for number, cell in enumerate(notebook.cells):
         where = f"cell {cell.get('id', number)}"
@@ -119,8 +155,8 @@ def pieces_of(notebook: nbformat.NotebookNode) -> list[Piece]:
             pieces.append(Piece(where, cell.source))
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if data.get("text/html"):
-                pieces.append(Piece(f"output of {where}", data["text/html"], html=True))
+            if drawn := data.get("text/html") or data.get("image/svg+xml"):
+                pieces.append(Piece(f"output of {where}", drawn, html=True))
             elif data.get("text/markdown"):
                 pieces.append(Piece(f"output of {where}", data["text/markdown"]))
     return pieces
@@ -185,27 +221,45 @@ def images_without_alt(page: Page) -> list[str]:
     "Images that say nothing to a reader who cannot see them."
     return [
         f"{page.name}: image {source[:60]} has no alt text ({piece.where})"
-        for piece in page.pieces for source, alt in piece.images if not alt.strip()
+        for piece in page.pieces for source, alt in [*piece.images, *piece.tags.drawings] if not alt.strip()
     ]
+
+
+def raster_images(page: Page) -> list[str]:
+    "Images of pixels, shown or stored: they neither scale nor follow the page's colours."
+    shown = [(source, piece.where) for piece in page.pieces for source, _ in piece.images if RASTER.match(source)]
+    stored = [(kind, f"output of cell {cell.get('id')}") for cell in page.notebook.cells for output in cell.get("outputs", [])
+              for kind in output.get("data", {}) if kind.startswith("image/") and kind != "image/svg+xml"]
+    return [f"{page.name}: {source[:60]} is no SVG ({where})" for source, where in shown + stored]
 
 
 def undefined_references(page: Page) -> list[str]:
     "References to figures, tables, sections and equations that this page does not define: Quarto resolves no others."
+    texts = [(token["raw"], piece.where) for piece in page.pieces for token in piece.tokens if token["type"] == "text"]
+    texts += [(option, f"cell {cell.get('id')}") for cell in page.notebook.cells if cell.cell_type == "code"
+              for option in CELL_OPTION.findall(cell.source)]  # captions
     return [
-        f"{page.name}: @{name} is not defined on this page ({piece.where})"
-        for piece in page.pieces for token in piece.tokens if token["type"] == "text"
-        for name in REFERENCE.findall(token["raw"]) if name not in page.labels
+        f"{page.name}: @{name} is not defined on this page ({where})"
+        for text, where in texts for name in REFERENCE.findall(text) if name not in page.labels
     ]
 
 
+def div_faults(text: str) -> list[str]:
+    "What is wrong with the order of Quarto's ::: lines: one with words opens a block, one without closes it."
+    opened, stray = 0, 0
+    for words in DIV.findall(text):
+        stray += not (words.strip() or opened)
+        opened = opened + 1 if words.strip() else max(opened - 1, 0)
+    return ["a ::: block is not closed"] * bool(opened) + ["a ::: closes no block"] * bool(stray)
+
+
 def broken_divs(page: Page) -> list[str]:
-    "Quarto's ::: blocks that are not closed, and callouts of a kind that it does not know."
+    "Quarto's ::: blocks that are not closed or never opened, and callouts of a kind that it does not know."
     lines = []
     for piece in page.pieces:
         text = "" if piece.html else FENCED.sub("", piece.text)
-        ends = [not words.strip() for words in DIV.findall(text)]
-        lines += [f"{page.name}: a ::: block is not closed ({piece.where})"] if ends.count(True) * 2 != len(ends) else []
-        lines += [f"{page.name}: there is no {kind} ({piece.where})" for kind in CALLOUT.findall(text)]
+        faults = div_faults(text) + [f"there is no {kind}" for kind in CALLOUT.findall(text)]
+        lines += [f"{page.name}: {fault} ({piece.where})" for fault in faults]
     return lines
 
 
@@ -246,8 +300,8 @@ def bad_outputs(page: Page) -> list[str]:
             lines += [f"stored a widget {where}" for kind in output.get("data", {}) if "widget" in kind]
             found = re.search(r"/tmp/|at 0x[0-9a-f]{6}", str(output))
             lines += [f"stored {found[0]!r}, which differs at each run {where}"] if found else []
-    size = sum(len(str(output)) for cell in cells for output in cell.outputs)
-    lines += [f"stored {size} characters of output, more than {STORED_CHARACTERS}"] if size > STORED_CHARACTERS else []
+    size = sum(len(str(output).encode()) for cell in cells for output in cell.outputs)
+    lines += [f"stored {size} bytes of output, more than {STORED_BYTES}"] if size > STORED_BYTES else []
     return [f"{page.name}: {line}" for line in lines]
 
 

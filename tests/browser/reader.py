@@ -14,6 +14,17 @@ STEP, RUN = 60_000, 240_000  # milliseconds; generous, since the machine may be 
 MIN_WIDTH, MIN_HEIGHT = 40, 20  # pixels
 CLEARLY, MIN_INK = 40, 0.002  # of 255 levels from the background; share of pixels that are so far from it
 MIN_CONTRAST = 3  # WCAG, for large and for graphical text
+MAX_OVERLAP = 3  # pixels: a line's box is that much higher than its letters
+
+# Pairs of texts whose boxes share more than so many pixels in both directions; those of text at a slant are too large to say.
+OVERLAPS = """most => {
+    const level = text => { const {b, a} = text.getScreenCTM(); return Math.min(Math.abs(a), Math.abs(b)) < 1e-6 };
+    const seen = [...document.querySelectorAll('text')].filter(text => text.textContent.trim() && level(text));
+    const boxes = seen.map(text => [text.textContent.trim(), text.getBoundingClientRect()]);
+    const shared = (a, b) => Math.min(Math.min(a.right, b.right) - Math.max(a.left, b.left),
+                                      Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
+    return boxes.flatMap(([name, box], place) =>
+        boxes.slice(place + 1).filter(([, other]) => shared(box, other) > most).map(([other]) => [name, other])) }"""
 
 # JupyterLab lays out what comes into view, and that moves the rest: until the element stays where it is.
 SCROLL = """async element => { const frame = () => new Promise(requestAnimationFrame);
@@ -111,10 +122,17 @@ def luminance(colour) -> float:
     return float(np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
 
 
-def faint_texts(figure, picture: Path) -> list[str]:
-    "The texts of a figure's SVG that hardly differ from its background."
+def ill_texts(figure, picture: Path) -> list[str]:
+    "The texts of a figure's SVG that are hard to read, in words."
     opened = figure.page.context.new_page()
     opened.goto(figure.get_attribute("src"), timeout=STEP)
+    found = faint_texts(opened, picture) + [f"{first} and {second} overlap" for first, second in opened.evaluate(OVERLAPS, MAX_OVERLAP)]
+    opened.close()
+    return found
+
+
+def faint_texts(opened, picture: Path) -> list[str]:
+    "The texts of an SVG, opened in a page of its own, that hardly differ from its background."
     _, background = seen_pixels(opened.locator("svg"), picture)
     texts = opened.locator("text").evaluate_all("texts => texts.map(text => [text.textContent, getComputedStyle(text).fill])")
     faint = []
@@ -122,7 +140,6 @@ def faint_texts(figure, picture: Path) -> list[str]:
         dark, light = sorted(map(luminance, (background, [int(float(level)) for level in re.findall(r"[\d.]+", fill)[:3]])))
         if (light + 0.05) / (dark + 0.05) < MIN_CONTRAST:
             faint.append(f"{text.strip()}: {fill} on {background}")
-    opened.close()
     return faint
 
 
@@ -133,6 +150,6 @@ def unseen(page, folder: Path) -> list[str]:
         for number, element in enumerate(elements, 1):
             picture = folder / f"{kind}-{number}.png"
             why = hidden(element, picture)
-            faint = faint_texts(element, picture) if kind == "figure" and not why else []
-            faults += [f"{kind} {number}: {reason}" for reason in ([why] if why else faint)]
+            ill = ill_texts(element, picture) if kind == "figure" and not why else []
+            faults += [f"{kind} {number}: {reason}" for reason in ([why] if why else ill)]
     return faults

@@ -4,7 +4,7 @@ import pytest
 
 from browser.hostile import ATTACKS, WORDS, hostile_dialogue, taken_over
 from browser.reader import luminance, seen_pixels, things, unseen
-from optima.figures import draw, empty_axes
+from optima.figures import Figure, draw, empty_axes
 from optima.report import write_report
 from optima.tables import Table
 from tools.project import ROOT, notebooks
@@ -63,6 +63,17 @@ def test_a_colour_scheme_is_followed(page, tmp_path, request):
 def test_black_text_in_the_dark_is_noticed(page, tmp_path):
     open_report(page, tmp_path, line_figure()._repr_html_().replace("currentColor", "%23000000"))
     assert len(unseen(page, tmp_path)) > 5
+
+
+@pytest.mark.parametrize("second, said", [
+    ('x="30" y="25"', ["figure 1: label and other overlap"]), ('x="30" y="25" transform="rotate(-90 30 25)"', ["figure 1: label and other overlap"]),
+    ('x="9" y="36"', []), ('x="30" y="25" transform="rotate(45 30 25)"', []),
+], ids=["on it", "upright", "below", "at a slant"])
+def test_texts_that_lie_on_each_other_are_noticed(page, tmp_path, second, said):
+    texts = f'<text x="9" y="20">label</text><text {second}>other</text>'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60" font-size="14">{texts}<rect y="40" width="60" height="20"/></svg>'
+    open_report(page, tmp_path, Figure(svg, "two texts")._repr_html_())
+    assert unseen(page, tmp_path) == said
 
 
 def test_attacks_that_are_not_escaped_are_noticed(page, tmp_path):

@@ -1,4 +1,7 @@
 "Notebooks opened and run as a reader does: every cell works, and what they show can be seen."
+import re
+import shlex
+import time
 from pathlib import Path
 
 import nbformat
@@ -8,6 +11,7 @@ import pytest
 from browser.lab import STOP_SECONDS, Lab
 from browser.reader import open_without_kernel, run_all, things, unseen
 from optima.figures import Figure
+from tools.project import ROOT, copy_project
 
 SHOWN = {  # notebook -> what it must show, and there may be more
     "nbs/index.ipynb": ("picture",),
@@ -15,6 +19,7 @@ SHOWN = {  # notebook -> what it must show, and there may be more
     "nbs/tutorials/train_a_team.ipynb": ("dialogue", "figure", "table"),
     "nbs/reproduce/experiment.ipynb": ("dialogue", "table"),  # its default preset is smoke: some ten seconds
 }
+FIVE_MINUTES = 300  # from nothing running to a trained team in view, once everything is installed
 
 
 def without_outputs(path: Path):
@@ -32,6 +37,28 @@ def test_a_notebook_runs_and_shows(path, lab, page, tmp_path):
     assert run_all(page, lab, path) == [], lab.last_words()
     assert [kind for kind in SHOWN[path] if not things(page)[kind]] == []
     assert unseen(page, tmp_path) == []
+
+
+def first_notebook() -> str:
+    "The notebook that README's own command opens in JupyterLab, started in the project's folder."
+    (command,) = re.findall(r"jupyter lab [^`]+", (ROOT / "README.md").read_text(encoding="utf-8"))
+    options = shlex.split(command)[2:]
+    assert options[:-1] == ["--notebook-dir=."]  # the folder that the tests' JupyterLab shows, of its copy
+    return options[-1]
+
+
+def test_from_the_command_to_a_trained_team_takes_less_than_five_minutes(page, tmp_path):
+    path, start = first_notebook(), time.monotonic()
+    fresh = Lab(tmp_path, copy_project(tmp_path / "project"))
+    try:
+        without_outputs(fresh.root / path)
+        assert run_all(page, fresh, path) == [], fresh.last_words()
+        seconds = time.monotonic() - start
+        assert {kind for kind in SHOWN[path] if things(page)[kind]} == {*SHOWN[path]}
+    finally:
+        fresh.stop()
+    print(f"from the command to a trained team: {seconds:.0f} seconds")
+    assert seconds < FIVE_MINUTES
 
 
 def write_code(lab, name: str, *sources: str) -> str:
