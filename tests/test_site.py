@@ -194,6 +194,7 @@ def test_heading_ids_are_pandocs(heading, made):
 
 GOOD = [
     markdown("![A curve that falls](a.svg){#fig-a}\n\n@fig-a, `@fig-b`, someone@tbl-x.org\n\n::: {.callout-note}\nx\n:::"),
+    markdown('<div class="callout-note">\n\n> x\n\n</div>'),
     nbformat.v4.new_code_cell("#| label: tbl-b\ntable"),
     markdown("@tbl-b and @eq-c, @sec-d\n\n$$x$$ {#eq-c}\n\n## D {#sec-d}\n\n```\n@fig-z\n:::\n```"),
 ]
@@ -214,6 +215,10 @@ def test_checks_pass_what_is_right(tmp_path, check):
         (undefined_references, "*@eq-far* and {#eq-near}", "@eq-far is not defined on this page"),
         (broken_divs, "::: {.callout-tip}\nx", "a ::: block is not closed"),
         (broken_divs, "::: {.callout-hint}\nx\n:::", "there is no .callout-hint"),
+        (broken_divs, '<div class="callout-hint">\n\nx\n\n</div>', "there is no .callout-hint"),
+        (broken_divs, '<div class="callout-tip">\n\nx', "a callout is not closed"),
+        (broken_divs, '<div class="callout-tip">\nx\n\n</div>', "no blank lines inside a callout"),
+        (broken_divs, '<div class="callout-tip">\n\nx\n</div>', "no blank lines inside a callout"),
     ],
 )
 def test_planted_defect_in_a_text(tmp_path, check, text, complaint):

@@ -28,7 +28,8 @@ HTML_LINK = re.compile(r"<a\s[^>]*?href=[\"']([^\"']+)", re.IGNORECASE)
 HTML_IMAGE = re.compile(r"<img\s[^>]*>", re.IGNORECASE)
 ATTRIBUTE = re.compile(r"(src|alt)=[\"']([^\"']*)")
 DIV = re.compile(r"^:{3,}(.*)$", re.MULTILINE)
-CALLOUT = re.compile(r"\.callout-(?!(?:note|tip|important|caution|warning)\b)\w+")
+CALLOUT = re.compile(r"(?:\.|class=\")(callout-(?!(?:note|tip|important|caution|warning)\b)\w+)")
+HTML_CALLOUT = re.compile(r"<div class=\"callout-\w+\">(.*?)(</div>|\Z)", re.DOTALL)
 FENCED = re.compile(r"^(`{3,}|~{3,}).*?^\1", re.MULTILINE | re.DOTALL)
 
 parse_markdown = mistune.create_markdown(renderer=None, plugins=["table", "math", "strikethrough"])
@@ -199,13 +200,17 @@ def undefined_references(page: Page) -> list[str]:
 
 
 def broken_divs(page: Page) -> list[str]:
-    "Quarto's ::: blocks that are not closed, and callouts of a kind that it does not know."
+    "Blocks that are not closed, and callouts of a kind that Quarto does not know, or whose Markdown nothing would render."
     lines = []
     for piece in page.pieces:
         text = "" if piece.html else FENCED.sub("", piece.text)
         ends = [not words.strip() for words in DIV.findall(text)]
         lines += [f"{page.name}: a ::: block is not closed ({piece.where})"] if ends.count(True) * 2 != len(ends) else []
-        lines += [f"{page.name}: there is no {kind} ({piece.where})" for kind in CALLOUT.findall(text)]
+        for inside, end in HTML_CALLOUT.findall(text):
+            spaced = inside.startswith("\n\n") and inside.endswith("\n\n")
+            lines += [] if end else [f"{page.name}: a callout is not closed ({piece.where})"]
+            lines += [f"{page.name}: no blank lines inside a callout ({piece.where})"] if end and not spaced else []
+        lines += [f"{page.name}: there is no .{kind} ({piece.where})" for kind in CALLOUT.findall(text)]
     return lines
 
 
