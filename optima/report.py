@@ -20,7 +20,7 @@ pre {{ overflow-x: auto; font-size: .9rem; }} img, svg {{ max-width: 100%; heigh
 </body></html>
 """
 LOADING = ("src", "srcset", "href", "xlink:href", "poster", "data", "background")  # attributes that fetch something
-ADDRESS = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
+INSIDE = re.compile(r"\s*(?:data:|#|$)", re.IGNORECASE)
 STYLE = re.compile(r"""url\(\s*["']?\s*(?:https?:)?//|@import""", re.IGNORECASE)
 SCRIPTS = re.compile(r"<script\b.*?</script\s*>", re.IGNORECASE | re.DOTALL)
 STDERR = "stderr"
@@ -37,8 +37,8 @@ class OutsideReferences(HTMLParser):
         self.open = tag
         for name, value in attributes:
             fetched = name in LOADING and (tag, name) not in (("a", "href"), ("a", "xlink:href"))
-            several = (value or "").split(",") if name == "srcset" else [value or ""]
-            if fetched and any(map(ADDRESS.match, several)) or name == "style" and STYLE.search(value or ""):
+            several = re.split(r",\s+", value or "") if name == "srcset" else [value or ""]
+            if fetched and not all(map(INSIDE.match, several)) or name == "style" and STYLE.search(value or ""):
                 self.found.append(self.get_starttag_text())
 
     def handle_endtag(self, tag: str):
@@ -70,7 +70,8 @@ def body_of(path: Path) -> str:
     import nbformat
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, embed_images=True)
+    # without embed_images, which would close each <details> at its first blank line and so unfold it
+    exporter = HTMLExporter(template_name="basic", exclude_input=True)
     exporter.exclude_output_prompt = exporter.exclude_anchor_links = True
     html, _ = exporter.from_notebook_node(without_noise(nbformat.read(path, as_version=4)))
     return SCRIPTS.sub("", html)

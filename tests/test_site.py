@@ -199,6 +199,7 @@ GOOD = [
     markdown("![A curve that falls](a.svg){#fig-a}\n\n@fig-a, `@fig-b`, someone@tbl-x.org\n\n::: {.callout-note}\nx\n:::"),
     nbformat.v4.new_code_cell("#| label: tbl-b\n#| tbl-cap: what @fig-a draws\ntable('@fig-z')"),
     markdown("<figure><img src='a.svg' alt='A curve'></figure> <svg aria-label='A dot'></svg>\n\n:::: {.x}\n::: y\n:::\n::::"),
+    markdown('<div class="callout-note">\n\n> x\n\n</div>'),
     markdown("@tbl-b and @eq-c, @sec-d\n\n$$x$$ {#eq-c}\n\n## D {#sec-d}\n\n```\n@fig-z\n:::\n```"),
 ]
 
@@ -224,6 +225,10 @@ def test_checks_pass_what_is_right(tmp_path, check):
         (broken_divs, "::: {.callout-tip}\nx", "a ::: block is not closed"),
         (broken_divs, "x\n:::\n\n::: {.callout-tip}\nx\n:::", "a ::: closes no block"),
         (broken_divs, "::: {.callout-hint}\nx\n:::", "there is no .callout-hint"),
+        (broken_divs, '<div class="callout-hint">\n\nx\n\n</div>', "there is no .callout-hint"),
+        (broken_divs, '<div class="callout-tip">\n\nx', "a callout is not closed"),
+        (broken_divs, '<div class="callout-tip">\nx\n\n</div>', "no blank lines inside a callout"),
+        (broken_divs, '<div class="callout-tip">\n\nx\n</div>', "no blank lines inside a callout"),
     ],
 )
 def test_planted_defect_in_a_text(tmp_path, check, text, complaint):

@@ -27,7 +27,8 @@ HEADING_ATTRIBUTES = re.compile(r"\s*\{[^}]*\}\s*$")
 CELL_OPTION = re.compile(r"^#\|.*", re.MULTILINE)
 RASTER = re.compile(r"data:image/(?!svg)|[^?#]*\.(?:png|jpe?g|gif|webp|bmp)(?:[?#]|$)", re.IGNORECASE)
 DIV = re.compile(r"^:{3,}(.*)$", re.MULTILINE)
-CALLOUT = re.compile(r"\.callout-(?!(?:note|tip|important|caution|warning)\b)\w+")
+CALLOUT = re.compile(r"(?:\.|class=\")(callout-(?!(?:note|tip|important|caution|warning)\b)\w+)")
+HTML_CALLOUT = re.compile(r"<div class=\"callout-\w+\">(.*?)(</div>|\Z)", re.DOTALL)
 FENCED = re.compile(r"^(`{3,}|~{3,}).*?^\1", re.MULTILINE | re.DOTALL)
 
 parse_markdown = mistune.create_markdown(renderer=None, plugins=["table", "math", "strikethrough"])
@@ -253,13 +254,21 @@ def div_faults(text: str) -> list[str]:
     return ["a ::: block is not closed"] * bool(opened) + ["a ::: closes no block"] * bool(stray)
 
 
+def callout_faults(text: str) -> list[str]:
+    "What is wrong with callouts: of a kind that Quarto does not know, not closed, or with Markdown that nothing would render."
+    faults = [f"there is no .{kind}" for kind in CALLOUT.findall(text)]
+    for inside, end in HTML_CALLOUT.findall(text):
+        spaced = inside.startswith("\n\n") and inside.endswith("\n\n")
+        faults += ["a callout is not closed"] * (not end) + ["no blank lines inside a callout"] * bool(end and not spaced)
+    return faults
+
+
 def broken_divs(page: Page) -> list[str]:
-    "Quarto's ::: blocks that are not closed or never opened, and callouts of a kind that it does not know."
+    "Blocks that are not closed or never opened, and callouts that would not be rendered."
     lines = []
     for piece in page.pieces:
         text = "" if piece.html else FENCED.sub("", piece.text)
-        faults = div_faults(text) + [f"there is no {kind}" for kind in CALLOUT.findall(text)]
-        lines += [f"{page.name}: {fault} ({piece.where})" for fault in faults]
+        lines += [f"{page.name}: {fault} ({piece.where})" for fault in div_faults(text) + callout_faults(text)]
     return lines
 
 
