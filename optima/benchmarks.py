@@ -1,17 +1,18 @@
 "The real benchmarks as tasks: read from the hub or from a local folder, checked row by row, the splits kept apart."
 import hashlib
-import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 from optima.errors import OptimaError, suggest
-from optima.sources import ANY, SOURCES, UNVERIFIED, BadCell, Source
+from optima.sources import ANY, SOURCES, UNVERIFIED, BadCell, Source, read_json
 from optima.store import file_digest
 from optima.tasks import Benchmark, Task, own_names
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 DEVELOPMENT_TASKS = 200  # about as many are held out of a training split, and never more than a fifth of it
 
 
@@ -85,7 +86,7 @@ class JsonLines:
             file.seek(offset)
             line = file.readline()
         try:
-            row = json.loads(line)
+            row = read_json(line)
         except ValueError as error:
             raise OptimaError(f"{self.path}, row {number}: not JSON: {error}") from error
         if not isinstance(row, dict):
@@ -199,6 +200,19 @@ def hub_folder(name: str, benchmark: str) -> Path:
                           f"did not give ({type(error).__name__}); {how_to_bring(name)}") from error
 
 
+@lru_cache
+def commit_of(name: str, benchmark: str) -> str:
+    "The commit of a source's files: where the revision is a reference that may move, what the hub gave for it; else the reference."
+    revision = SOURCES[name].revision
+    if COMMIT.fullmatch(revision):
+        return revision
+    try:
+        found = hub_folder(name, benchmark).name  # the hub's cache names a snapshot's folder by its commit
+    except OptimaError:  # said again by whoever needs the files; a table of old results needs none
+        return revision
+    return found if COMMIT.fullmatch(found) else revision
+
+
 def files_of(name: str, split: str, data: str, benchmark: str) -> tuple[Path, ...]:
     "The files of one split: SPLIT.jsonl or SPLIT.parquet, or else those of the hub's own names."
     folder = Path(data) / name if data else hub_folder(name, benchmark)
@@ -297,7 +311,7 @@ def digest_of(path: Path, times: tuple) -> str:
 
 
 def data_content(names: tuple[str, ...], data: str) -> dict:
-    "What stands for the data of some benchmarks in keys: digests of local files, else revisions; toy ones have none."
+    "What stands for the data of some benchmarks in keys: digests of local files, else commits; toy ones have none."
     from optima.questions import content_of
 
     real = [name for name in names if name in PLANS]
@@ -305,7 +319,7 @@ def data_content(names: tuple[str, ...], data: str) -> dict:
         own = {name: content_of(name, data) for name in names if name in own_names(data)}
         return own | {name: {split: [digest_of(path, times_of((path,))) for path in files]
                              for split, files in local_files(name, data).items()} for name in real}
-    return {name: {"/".join(split): SOURCES[split[0]].revision for split in splits_of(PLANS[name])} for name in real}
+    return {name: {"/".join(split): commit_of(split[0], name) for split in splits_of(PLANS[name])} for name in real}
 
 
 def __getattr__(name: str) -> Benchmark:

@@ -24,6 +24,7 @@ CHOICES = {
 
 DECODINGS = ("greedy", "sampled", "vote")
 MANY = float("inf")
+MOST_TASKS = 1_000_000  # more than any benchmark has; drawing ever more made ones would not end
 BOUNDS = {
     "seed": (0, MANY), "iterations": (0, MANY), "temperature": (0, MANY), "threshold": (-MANY, MANY), "keep_share": (0, 1),
     "budget_tokens": (0, MANY), "budget_money": (0, MANY), "price_in": (0, MANY), "price_out": (0, MANY),
@@ -31,11 +32,13 @@ BOUNDS = {
     "token_weight": (0, MANY), "loss_weight": (0, MANY), "samples": (0, MANY), "vote_temperature": (0, MANY),
     "pair_threshold": (-MANY, MANY), "pair_difference": (0, MANY), "pair_share": (0, 1), "pilot_percentile": (0, 100),
     "beta": (0, MANY), "nll_weight": (0, MANY), "preference_rate": (0, 1),
-    **dict.fromkeys(("tasks_per_iteration", "max_rounds", "max_steps", "executors", "max_message_tokens",
+    **dict.fromkeys(("tasks_per_iteration", "evaluation_tasks", "iteration_tasks", "development_tasks", "tree_tasks", "scaling_tasks"),
+                    (1, MOST_TASKS)),
+    **dict.fromkeys(("max_rounds", "max_steps", "executors", "max_message_tokens",
                      "max_acceptable_tokens", "lora_rank", "lora_alpha", "training_steps", "batch_dialogues",
-                     "micro_batch", "evaluation_tasks", "iteration_tasks", "development_tasks", "batch_size", "shard_dialogues",
-                     "threads", "concurrency", "agents", "tree_tasks", "expansions", "rollouts", "pilot_dialogues",
-                     "preference_steps", "batch_pairs", "votes", "scaling_tasks", "scaling_samples"), (1, MANY)),
+                     "micro_batch", "batch_size", "shard_dialogues",
+                     "threads", "concurrency", "agents", "expansions", "rollouts", "pilot_dialogues",
+                     "preference_steps", "batch_pairs", "votes", "scaling_samples"), (1, MANY)),
 }
 
 

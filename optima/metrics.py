@@ -13,7 +13,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from functools import lru_cache
 from logging import ERROR, getLogger
@@ -84,14 +84,20 @@ _GROUPS = "[,\u00a0\u2009\u202f]"  # what stands between groups of three digits
 _NUMBER = re.compile(rf"(?<![\w.])[-+\u2212]?\s?[$\u00a3\u20ac\u00a5]?\s?((?:\d{{1,3}}(?:{_GROUPS}\d{{3}})+|\d+)(?:\.\d+)?|\.\d+)([eE][-+]?\d+)?(?!\d)")
 
 
+def _decimal(digits: str) -> Decimal:
+    "A number as it is written; NaN, which equals nothing, where its exponent is beyond every Decimal."
+    try: return Decimal(digits)
+    except InvalidOperation: return Decimal("NaN")
+
+
 def numbers(
     text: str,  # an answer as it was written
 ) -> list[Decimal]:
     "The numbers of a text, in order."
     found = []
     for match in _NUMBER.finditer(text):
-        value = Decimal(re.sub(_GROUPS, "", match[1]) + (match[2] or ""))
-        found.append(-value if match[0][0] in "-\u2212" else value)
+        value = _decimal(re.sub(_GROUPS, "", match[1]) + (match[2] or ""))
+        found.append(value.copy_negate() if match[0][0] in "-\u2212" else value)
     return found
 
 
@@ -101,7 +107,7 @@ def number_match(
 ) -> Score:
     "Whether an answer's one number is the gold one."
     wanted, said = numbers(gold), numbers(prediction)
-    if len(wanted) != 1: raise OptimaError(f"the gold answer {gold!r} is not one number; the metric 'number' needs one")
+    if len(wanted) != 1 or not wanted[0].is_finite(): raise OptimaError(f"the gold answer {gold!r} is not one number; the metric 'number' needs one")
     return Score(float(said == wanted), "ok" if len(said) == 1 else "unparsed")
 
 # %% ../nbs/core/15_metrics.ipynb #da373e12
@@ -126,12 +132,18 @@ _DELIMITED = re.compile(r"(?<!\\)\$|\\boxed|\\\(|\\\[")
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox|boxed)\s*\{([^{}]*)\}")
 _PLAIN = re.compile(r"[-+*/.\d\s]+|[A-Za-z][A-Za-z\s'.-]{3,}")  # a number, or words: no formula in LaTeX
 _LATEX = re.compile(r"[\\^_{}]|\d[A-Za-z]\b")  # else math-verify reads "9x" as 9
+_PLUS = re.compile(r"(^|[=(\[{,$])\s*\+\s*(?=[\d.\\A-Za-z])")
 _SENTENCE = re.compile(r"(?<![\\\w])[A-Za-z]{2,}\s+[A-Za-z]{2,}")
+
+
+def _signed(text: str) -> str:
+    "A formula whose minus is the keyboard's, and without the plus of a positive number."
+    return _PLUS.sub(r"\1", text.replace("\u2212", "-"))
 
 
 def _bare(text: str) -> str:
     "A formula without white space, delimiters and the wrappings of words."
-    return re.sub(r"(?<!\\)\$|\\[!,;]|\\left|\\right|\s", "", _WRAPPED.sub(r"\1", text))
+    return re.sub(r"(?<!\\)\$|\\[!,;]|\\left|\\right|\s", "", _WRAPPED.sub(r"\1", _signed(text)))
 
 
 def _boxed(text: str, formula: bool) -> str:
@@ -167,18 +179,22 @@ def _helper():
     return Helper("optima.metrics", "compare_formulas")
 
 
+_NO_FORMULA = "holds no formula; the metric 'math' needs one"
+
+
 def math_score(
     prediction: str,  # the team's answer
     gold: str,
     seconds: float = 5,  # most computing time that reading and comparing may take together
 ) -> Score:
     "Whether an answer equals the gold one as mathematics; in threads and processes too."
+    if _PLAIN.fullmatch(gold) and not re.search(r"\d", gold): raise OptimaError(f"the gold answer {gold!r} {_NO_FORMULA}")
     said, wanted = _bare(prediction), _bare(gold)
     if said == wanted or "\\text" in gold and said.casefold() == wanted.casefold(): return Score(1.0)
-    try: found = Score(**_helper().ask(seconds, prediction=prediction, gold=gold))
+    try: found = Score(**_helper().ask(seconds, prediction=_signed(prediction), gold=_signed(gold)))
     except TimeoutError: return Score(0.0, "timeout")
     except MemoryError: return Score(0.0, "memory")
-    if found.status == "no gold": raise OptimaError(f"the gold answer {gold!r} holds no formula; the metric 'math' needs one")
+    if found.status == "no gold": raise OptimaError(f"the gold answer {gold!r} {_NO_FORMULA}")
     return found
 
 # %% ../nbs/core/15_metrics.ipynb #6932dc1f

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import subprocess
+import symtable
 import sys
 import threading
 import time
@@ -287,7 +288,8 @@ def _test_body(
         raise OptimaError(f"the entry point {entry_point!r} is no function name: correct the task's entry_point")
     try:
         body = ast.parse(tests).body
-    except (SyntaxError, ValueError) as error:
+        compile(tests, "<tests>", "exec")  # finds what the grammar allows and Python does not
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise OptimaError(f"the tests of {entry_point!r} are no Python: {error}; correct the task's tests") from None
     checks = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in body)
     called = any(isinstance(node, ast.Expr) and "check" in _names(node) for node in body)
@@ -299,6 +301,23 @@ def _test_program(tests: str, entry_point: str) -> str:
     across = f"def candidate(*args, _across=_across, **kwargs):\n    return _across(*_border([args, kwargs]))\n" \
              f"{entry_point} = candidate\n"
     return _BORDER + across + _test_body(tests, entry_point)
+
+# %% ../nbs/core/20_sandbox.ipynb #0dedbd8f
+def _scopes(scope: symtable.SymbolTable) -> list[symtable.SymbolTable]:
+    "A scope and all that are inside it."
+    return [scope, *(one for child in scope.get_children() for one in _scopes(child))]
+
+
+@lru_cache(maxsize=4096)
+def _undefined(tests: str, entry_point: str) -> str:
+    "The names that tests use and neither they nor Python define."
+    if "import *" in tests: return ""
+    top = symtable.symtable(tests, "<tests>", "exec")
+    symbols = [(scope is top, symbol) for scope in _scopes(top) for symbol in scope.get_symbols()]
+    defined = {one.get_name() for outside, one in symbols
+               if (one.is_assigned() or one.is_imported()) and (outside or one.is_declared_global())}
+    used = {one.get_name() for outside, one in symbols if one.is_referenced() and (outside or one.is_global())}
+    return ", ".join(sorted(used - defined - {"candidate", entry_point, *dir(builtins)}))
 
 # %% ../nbs/core/20_sandbox.ipynb #be87c9a0
 def _judge(session, program: str, candidate: _Candidate) -> Verdict:
@@ -392,6 +411,8 @@ def run_tests(
 ) -> Verdict:
     "Run a candidate against its tests; raises `OptimaError` only where the tests themselves are broken."
     program = _test_program(tests, entry_point)
+    if names := _undefined(tests, entry_point):
+        return Verdict.of("unsupported", f"the tests use {names}, which only a candidate could define, and only values cross")
     if _fork["forked"]:
         return _ask({"code": code, "tests": tests, "entry_point": entry_point, "timeout": timeout, "memory": memory})
     first = _patiently(lambda seconds: _judged(program, code, entry_point, seconds, memory), timeout)

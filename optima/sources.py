@@ -1,8 +1,13 @@
 "The real benchmarks as their authors publish them: where each lies, what its rows hold, how a row becomes a task."
+import ast
 import json
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from optima.errors import OptimaError
+from optima.metrics import score_text
 
 CARD, PINS, CODE = "dataset card", "pinned so in public code", "public code that reads it"  # where a fact was read
 UNVERIFIED = "unverified"
@@ -51,15 +56,44 @@ def filled(row: dict, column: str) -> str:
     return row[column]
 
 
+def read_json(text: str | bytes):
+    "What some JSON holds; ValueError where it cannot be read, whatever the reason."
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def from_json(row: dict, column: str, kind: type = list):
     "A column that holds JSON in a text."
     try:
-        value = json.loads(row[column])
+        value = read_json(row[column])
     except ValueError as error:
         raise BadCell(column, f"is no JSON: {error}") from error
     if not isinstance(value, kind):
         raise BadCell(column, f"holds {type(value).__name__}, expected {kind.__name__}")
     return value
+
+
+def usable(answer: str, metric: str, column: str) -> str:
+    "A gold answer that its metric can compare with."
+    try:
+        score_text(answer, [answer], metric)
+    except OptimaError as error:
+        raise BadCell(column, str(error)) from error
+    return answer
+
+
+def parsed(text: str, column: str) -> ast.Module:
+    "A column's Python, not run."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of texts such as "\\d": they are not ours to mend
+            tree = ast.parse(text)
+            compile(tree, column, "exec")  # finds what the grammar allows and Python does not
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise BadCell(column, f"is no Python: {error}") from error
+    return tree
 
 
 def passages_of(titles: list[str], texts: list[list[str]], needed: list[str]) -> dict:
@@ -138,9 +172,9 @@ def math(row: dict) -> dict:
     answer = last_boxed(row["solution"])
     if not answer:
         raise BadCell("solution", "boxes no answer (\\boxed{...}, braces balanced)")
-    if re.fullmatch(r"[A-Za-z][A-Za-z ,.'-]{3,}", answer):
+    if re.fullmatch(r"[A-Za-z][A-Za-z\s,.'-]{3,}", answer):
         answer = rf"\text{{{answer}}}"  # a word, which would be read as a product of letters
-    return {"question": filled(row, "problem"), "answer": answer}
+    return {"question": filled(row, "problem"), "answer": usable(answer, "math", "solution")}
 
 
 def gsm8k(row: dict) -> dict:
@@ -148,7 +182,7 @@ def gsm8k(row: dict) -> dict:
     answer = row["answer"].rpartition("####")[2].strip()
     if "####" not in row["answer"] or not re.search(r"\d", answer):
         raise BadCell("answer", "has no number behind ####")
-    return {"question": filled(row, "question"), "answer": answer}
+    return {"question": filled(row, "question"), "answer": usable(answer, "number", "answer")}
 
 
 def arc_answer(row: dict) -> str:
@@ -178,16 +212,38 @@ def mmlu(row: dict) -> dict:
     return {"question": with_choices(filled(row, "question"), row["choices"]), "answer": mmlu_answer(row)}
 
 
+def bound_by(statement: ast.stmt) -> set[str]:
+    "The names that a statement defines."
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return {(one.asname or one.name).partition(".")[0] for one in statement.names}
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return {statement.name}
+    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def needed_by(tests: ast.Module, prompt: ast.Module, entry_point: str) -> str:
+    "Those statements of a prompt whose names the tests use, directly or through one another; not the function under test."
+    offered = [statement for statement in prompt.body if entry_point not in bound_by(statement)]
+    kept, waiting = [], [tests]
+    while waiting:
+        user = waiting.pop()
+        names = {node.id for node in ast.walk(user) if isinstance(node, ast.Name)}
+        found = [statement for statement in offered if statement not in kept and names & bound_by(statement)]
+        kept, waiting = kept + found, waiting + found
+    return "".join(f"{ast.unparse(statement)}\n\n" for statement in offered if statement in kept)
+
+
 def humaneval(row: dict) -> dict:
-    "A signature with a docstring; the answer may be the body or the whole function."
+    "A signature with a docstring; the answer may be the body or the whole function. The tests get their own copy of its helpers."
     prompt, name = filled(row, "prompt"), filled(row, "entry_point")
     if not re.search(rf"(?m)^def {re.escape(name)}\(", prompt):
         raise BadCell("entry_point", f"{name!r} is no function of the prompt")
     if "def check(" not in row["test"]:
         raise BadCell("test", "has no function check")
+    prefix = prompt if prompt.endswith("\n") else f"{prompt}\n"
+    helpers = needed_by(parsed(row["test"], "test"), parsed(f"{prefix}    pass\n", "prompt"), name)
     question = f"Complete the function {name}; answer with all of its code.\n{prompt}"
-    return {"question": question, "prefix": prompt if prompt.endswith("\n") else f"{prompt}\n",
-            "tests": row["test"], "entry_point": name}
+    return {"question": question, "prefix": prefix, "tests": helpers + row["test"], "entry_point": name}
 
 
 def mbpp_name(row: dict) -> str:
@@ -200,22 +256,23 @@ def mbpp_name(row: dict) -> str:
     return name
 
 
-def mbpp_task(row: dict, text: str, setup: list[str], more: list[str]) -> dict:
-    "A sentence and three tests, which show the function's name; set-up code and further tests stay hidden."
-    shown = "\n".join(row["test_list"])
-    question = f"{filled(row, text)}\nThe code must pass these tests:\n{shown}"
-    return {"question": question, "entry_point": mbpp_name(row),
-            "tests": "\n".join([*[line for line in setup if line.strip()], shown, *more])}
+def mbpp_task(row: dict, text: str, setup: str, more: str = "") -> dict:
+    "A sentence and three tests, which show the function's name; the columns of set-up code and of further tests stay hidden."
+    codes = {column: "\n".join([row[column]] if isinstance(row[column], str) else row[column]) for column in (setup, "test_list", more) if column}
+    for column, code in codes.items():
+        parsed(code, column)
+    question = f"{filled(row, text)}\nThe code must pass these tests:\n{codes['test_list']}"
+    return {"question": question, "entry_point": mbpp_name(row), "tests": "\n".join(code for code in codes.values() if code.strip())}
 
 
 def mbpp(row: dict) -> dict:
     "A row of the full set."
-    return mbpp_task(row, "text", [row["test_setup_code"]], row["challenge_test_list"])
+    return mbpp_task(row, "text", "test_setup_code", "challenge_test_list")
 
 
 def mbpp_sanitized(row: dict) -> dict:
     "A row of the set that its authors went through by hand."
-    return mbpp_task(row, "prompt", row["test_imports"], [])
+    return mbpp_task(row, "prompt", "test_imports")
 
 
 def function_mark(name: str) -> str:

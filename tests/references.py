@@ -1,4 +1,32 @@
 "Programs in the manner of HumanEval and MBPP, written for these tests: code, tests, entry point. All are right."
+from optima.sources import SOURCES
+
+ROOT = {  # a row whose tests call a helper of the prompt
+    "prompt": """
+import math
+
+def poly(cs, x):
+    return sum(c * math.pow(x, i) for i, c in enumerate(cs))
+
+def find_zero(cs):
+    'Where a rising or falling line, or a curve of odd degree, is 0.'
+""", "canonical_solution": """
+    low, high = -100.0, 100.0
+    sign = 1 if poly(cs, high) > 0 else -1
+    while high - low > 1e-10:
+        middle = (low + high) / 2
+        if sign * poly(cs, middle) > 0: high = middle
+        else: low = middle
+    return low
+""", "test": """
+def check(candidate):
+    import random
+    rng = random.Random(42)
+    for _ in range(20):
+        root, a = rng.randint(-9, 9), rng.randint(1, 5)
+        cs = [-a * root, a]
+        assert abs(poly(cs, candidate(cs[:]))) < 1e-4
+""", "entry_point": "find_zero"}
 
 REFERENCES = {
     "sum of squares": ("""
@@ -38,30 +66,7 @@ def check(candidate):
         assert abs(candidate([0.1] * k) - 0.1) < 1e-6
         assert math.isclose(candidate([k, k + 1]), k + 0.5)
 """, "mean"),
-    "polynomial root": ("""
-def poly(cs, x):
-    return sum(c * x ** i for i, c in enumerate(cs))
-
-def find_zero(cs):
-    low, high = -100.0, 100.0
-    sign = 1 if poly(cs, high) > 0 else -1
-    while high - low > 1e-10:
-        middle = (low + high) / 2
-        if sign * poly(cs, middle) > 0: high = middle
-        else: low = middle
-    return low
-""", """
-def poly(cs, x):
-    return sum(c * x ** i for i, c in enumerate(cs))
-
-def check(candidate):
-    import random
-    rng = random.Random(42)
-    for _ in range(20):
-        root, a = rng.randint(-9, 9), rng.randint(1, 5)
-        cs = [-a * root, a]
-        assert abs(poly(cs, candidate(cs[:]))) < 1e-4
-""", "find_zero"),
+    "polynomial root": (ROOT["prompt"] + ROOT["canonical_solution"], SOURCES["humaneval"].convert(ROOT)["tests"], "find_zero"),
     "recursion": ("""
 def fib(n):
     return n if n < 2 else fib(n - 1) + fib(n - 2)

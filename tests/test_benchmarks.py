@@ -49,9 +49,15 @@ def empty_hub(tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    forget_the_hub()
+    yield tmp_path / "cache"
+    forget_the_hub()
+
+
+def forget_the_hub():
+    "Let the hub be asked again."
     benchmarks.hub_folder.cache_clear()
-    yield
-    benchmarks.hub_folder.cache_clear()
+    benchmarks.commit_of.cache_clear()
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -177,6 +183,29 @@ def test_reference_solutions_pass_their_tests_or_are_known_to_be_unsupported(nam
     assert list(statuses.values()).count("passed") >= 0.8 * len(statuses)
 
 
+def judged(name: str, entry_point: str, answer: str | None = None):
+    "What the tests of a task of the fixtures say of an answer; without one, of the reference solution."
+    task = next(task for task in all_tasks(name, "evaluation") if task.entry_point == entry_point)
+    return run_tests(task.code(answer or solutions(name)[task.id]), task.tests, entry_point)
+
+
+def test_tests_may_call_helpers_of_the_prompt():
+    task = next(task for task in all_tasks("humaneval", "evaluation") if task.entry_point == "sea_level")
+    assert "import math" in task.tests and "def height" in task.tests  # slope, which the tests name, needs them
+    assert "def unused" not in task.tests and "def sea_level" not in task.tests
+    for name, wrong in (("sea_level", "    return 0.0"), ("decode_steps", "    return text")):
+        assert judged("humaneval", name).passed and judged("humaneval", name, wrong).status == "failed"
+    own = "def height(track, place): return 0.0\ndef sea_level(track): return 0.0"
+    assert judged("humaneval", "sea_level", own).status == "failed"  # the tests have their own copy
+
+
+@pytest.mark.parametrize("name, missing", [("longest_wait", "Stop"), ("river_ends", "Arm")])
+def test_what_only_a_solution_defines_cannot_cross(name, missing):
+    for answer in (None, "x = (", f"def {name}(x): return 1"):
+        verdict = judged("mbpp", name, answer)
+        assert verdict.status == "unsupported" and f"the tests use {missing}, which only a candidate" in verdict.detail
+
+
 def test_a_whole_function_passes_where_a_body_is_expected():
     task = next(task for task in all_tasks("humaneval", "evaluation") if task.entry_point == "is_steep")
     whole = "def is_steep(a):\n    return poly(a, 2) - poly(a, 1) > 10"
@@ -261,6 +290,9 @@ def spoil(data: Path, source: str, split: str, change) -> Path:
     return path
 
 
+DEEP = "[" * 200_000 + "]" * 200_000
+
+
 def put(**values): return lambda row: row.update(values)
 def drop(name): return lambda row: row.pop(name)
 def within(column, **values): return lambda row: row[column].update(values)
@@ -276,6 +308,7 @@ def within(column, **values): return lambda row: row[column].update(values)
     ("hotpotqa", "train", within("context", sentences=[["a"]]), "context", "titles and 1 texts"),
     ("hotpotqa", "train", within("context", sentences=["a"]), "context.sentences", "holds str"),
     ("2wikimultihopqa", "dev", put(context="[["), "context", "is no JSON"),
+    ("2wikimultihopqa", "dev", put(context=DEEP), "context", "is no JSON: it is nested too deep"),
     ("2wikimultihopqa", "dev", put(supporting_facts='[["a"]]'), "supporting_facts", "no list of pairs"),
     ("2wikimultihopqa", "train", put(context='[["a", "b"]]'), "context", "without a list of sentences"),
     ("2wikimultihopqa", "train", put(context="{}"), "context", "holds dict, expected list"),
@@ -287,6 +320,10 @@ def within(column, **values): return lambda row: row[column].update(values)
     ("math_500", "test", put(problem=""), "problem", "is empty"),
     ("gsm8k", "test", put(answer="It is 5."), "answer", "no number behind ####"),
     ("gsm8k", "train", put(answer="#### five"), "answer", "no number behind ####"),
+    ("gsm8k", "train", put(answer="#### 3 or 5"), "answer", "'3 or 5' is not one number"),
+    ("gsm8k", "test", put(answer="#### 1/2 5"), "answer", "'1/2 5' is not one number"),
+    ("gsm8k", "test", put(answer="#### 1e99999999999999999999"), "answer", "is not one number"),
+    ("math", "test", put(solution=r"It is $\boxed{-}$."), "solution", "'-' holds no formula"),
     ("arc_challenge", "train", put(answerKey="Z"), "answerKey", "'Z' is none of the labels"),
     ("arc_challenge", "train", within("choices", label=["A"]), "choices", "texts and 1 labels"),
     ("mmlu", "test", put(answer=4), "answer", "4 is no place among 4 choices"),
@@ -294,6 +331,12 @@ def within(column, **values): return lambda row: row[column].update(values)
     ("mmlu", "test", put(answer="B"), "answer", "holds str"),
     ("humaneval", "test", put(entry_point="nowhere"), "entry_point", "'nowhere' is no function of the prompt"),
     ("humaneval", "test", put(test="assert True"), "test", "has no function check"),
+    ("humaneval", "test", put(test="def check(candidate):\n    assert candidate(1 == 1"), "test", "is no Python"),
+    ("humaneval", "test", put(prompt="def decode_steps(text):\n    'no docstring"), "prompt", "is no Python"),
+    ("mbpp", "test", put(test_list=["assert smallest_few([5, 1], 2 == [1]"]), "test_list", "is no Python"),
+    ("mbpp", "test", put(test_list=["assert smallest_few(" + "-" * 20_000 + "1)"]), "test_list", "is no Python"),
+    ("mbpp", "test", put(test_setup_code="import"), "test_setup_code", "is no Python"),
+    ("mbpp", "test", put(challenge_test_list=["return 1"]), "challenge_test_list", "is no Python"),
     ("mbpp", "train", put(test_list=["assert other(1) == 1"]), "test_list", "calls no function that column 'code' defines"),
     ("mbpp_sanitized", "train", put(test_imports=None), "test_imports", "is missing or null"),
 ])
@@ -305,7 +348,7 @@ def test_a_bad_row_is_named_by_file_row_and_column(data, name, split, change, co
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("line, words", [("{", "row 2: not JSON"), ("[1]", "row 2: expected one JSON object"), ('"\\xff"', "row 2: not JSON")])
+@pytest.mark.parametrize("line, words", [("{", "row 2: not JSON"), ("[1]", "row 2: expected one JSON object"), ('"\\xff"', "row 2: not JSON"), (DEEP, "row 2: not JSON: it is nested too deep")], ids=["cut", "list", "bytes", "deep"])
 def test_a_line_that_is_no_row(data, line, words):
     path = data / "gsm8k" / "train.jsonl"
     lines = path.read_bytes().splitlines()
@@ -441,6 +484,27 @@ def test_keys_without_data_name_the_revisions_of_real_benchmarks_only():
     assert data_content(("toy_math",), "") == {} and "data" not in load_settings("single").to_dict()
     assert data_content(("humaneval", "toy_math"), "") == {"humaneval": {
         "humaneval/test": SOURCES["humaneval"].revision, "mbpp/train": SOURCES["mbpp"].revision}}
+
+
+def test_a_reference_that_moves_is_keyed_by_the_commit_that_the_hub_gave(empty_hub):
+    def key(): return load_settings("single", "smoke", overrides={"benchmarks": ["cbt"]}).key
+
+    def give(commit: str):
+        "Let the hub's cache hold this commit."
+        folder = empty_hub / "datasets--cam-cst--cbt"
+        reference = folder / "refs" / SOURCES["cbt"].revision
+        (folder / "snapshots" / commit / "CN" / "test").mkdir(parents=True)
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        reference.write_text(commit)
+        forget_the_hub()
+
+    assert data_content(("cbt",), "")["cbt"] == {f"cbt/{split}": "refs/convert/parquet" for split in ("test", "train")}
+    keys = [key()]
+    for commit in ("1" * 40, "2" * 40):
+        give(commit)
+        assert data_content(("cbt",), "")["cbt"] == {f"cbt/{split}": commit for split in ("test", "train")}
+        keys.append(key())
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.parametrize("command, words", [

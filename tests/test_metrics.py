@@ -15,6 +15,7 @@ from optima.errors import OptimaError
 from optima.helper import Helper
 from optima.metrics import (
     Score,
+    answer_key,
     choice_match,
     exact_match,
     faithfulness,
@@ -29,6 +30,7 @@ from optima.metrics import (
     token_f1,
 )
 from optima.rewards import naming_task
+from optima.voting import winners
 
 WORDS = ("the", "Nile", "nile.", "river", "yes", "no", "a", "A.M.", "1,889", "noanswer", "", "Nile")
 
@@ -104,6 +106,18 @@ def test_numbers_are_compared_as_mathematics(said, value, status):
     (r"\frac{}{", "9", 0, "unparsed"), ("5", r"x \% y @", 0, "unsupported"), ("($" * 50, "9", 0, "unparsed"), ("1/0", "9", 0, "ok"), ("\ud800", "9", 0, "unparsed")])
 def test_formulas_in_latex(said, gold, value, status):
     assert math_score(said, gold) == Score(value, status)
+
+
+@pytest.mark.parametrize("said, gold, value, status", [
+    ("+3", "3", 1, "ok"), ("3", "+3", 1, "ok"), ("\u22123", "-3", 1, "ok"), ("x = \u22123", "-3", 1, "ok"), ("x = +3", "3", 1, "ok"), ("+3", "-3", 0, "ok"),
+    ("(+3, \u22122)", "(3, -2)", 1, "ok"), ("5 \u2212 2", "3", 1, "ok"), ("5 + 3", "8", 1, "ok"), ("2516", "2516_8", 1, "ok"), ("1358", "2516_8", 0, "ok")])
+def test_signs_and_bases_in_formulas(said, gold, value, status):
+    assert math_score(said, gold) == Score(value, status)
+
+
+def test_signs_make_no_other_answer_for_a_vote():
+    assert answer_key("\u22123", "math") == answer_key("-3", "math") != answer_key("3", "math") == answer_key("+3", "math")
+    assert answer_key("5 + 3", "math") == "5+3" and answer_key("0^{+}", "math") == "0^{+}"
 
 
 def test_the_gold_formula_comes_first():
@@ -196,8 +210,9 @@ def test_a_metric_that_raises_names_the_task(monkeypatch):
 
 def test_the_best_alias_counts_and_a_gold_answer_without_formula_is_an_error():
     assert score_text("0.5", ["7", "1/2"], "math") == Score(1.0)
-    with pytest.raises(OptimaError, match="holds no formula"):
-        score_text("1", ["rome"], "math")
+    for said, gold in (("1", "rome"), ("rome", "rome"), ("-", "-")):
+        with pytest.raises(OptimaError, match="holds no formula"):
+            score_text(said, [gold], "math")
 
 
 @pytest.mark.parametrize("said, gold, value, status", [
@@ -215,6 +230,27 @@ def test_numbers_of_a_text_and_a_gold_answer_that_is_none():
     for gold in ("nine", "8 or 9"):
         with pytest.raises(OptimaError, match="is not one number"):
             number_match("9", gold)
+
+
+HUGE = "1e99999999999999999999"  # more than a Decimal holds
+
+
+@pytest.mark.parametrize("said", ["1e1000000", "-1e1000000", HUGE, f"-{HUGE}", "1e-99999999999999999999", "1e999999999999999999", "9" * 20_000, f"-{'9' * 30}.5",
+                                  "1e" + "9" * 20_000])
+def test_a_number_of_any_size_is_compared_and_counted(said):
+    started = time.perf_counter()
+    assert number_match(said, "5") == Score(0.0) and number_match(f"{said} or 5", "5") == number_match(f"5, {said}", "5") == Score(0.0, "unparsed")
+    assert number_match("1e-99999999999999999999", "0") == Score(0.0)
+    assert winners(["5", said, "5.0"], "number") == [0, 2] and answer_key(said, "number")
+    assert time.perf_counter() - started < 2
+
+
+def test_a_negative_number_keeps_all_its_digits():
+    digits = "12345678901234567890123456789012345"
+    assert numbers(f"-{digits}") == [Decimal(f"-{digits}")]
+    assert number_match(f"-{digits}", f"-{digits[:-1]}6") == Score(0.0)
+    with pytest.raises(OptimaError, match="is not one number"):
+        number_match("5", HUGE)
 
 
 def test_exact_match_knows_nothing_of_numbers():

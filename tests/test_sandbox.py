@@ -53,6 +53,22 @@ def test_bare_asserts_call_the_entry_point_by_name():
     assert status(returning("x + 8"), "assert f(2) == 11") == "failed"
 
 
+@pytest.mark.parametrize("tests, names", [
+    ("assert f(Pair(1)) == 1", "Pair"), ("root = Node(f(1))\nroot.left = Leaf()", "Leaf, Node"),
+    ("import math, os.path as path\nfrom re import sub as swap\nassert f(math.pi) == path == swap", ""),
+    ("def check(candidate):\n    global seen\n    seen = [x for x in 'ab']\n    assert candidate(seen) == near(1)\ndef near(a, b=lambda c: c): return b(a)", ""),
+    ("try:\n    f(1)\nexcept ValueError as error:\n    print(error)\nfor i, *j in []: print(i, j)\nwith f as k: print(k)", ""),
+    ("from math import *\nassert f(pi) == 1", "")])
+def test_names_that_tests_leave_to_the_candidate(tests, names):
+    assert sandbox._undefined(tests, "f") == names
+
+
+def test_tests_that_python_would_not_compile_are_broken():
+    for tests in ("return f(1)", "(" * 10_000, "assert f(1) ="):
+        with pytest.raises(OptimaError, match="the tests of 'f' are no Python"):
+            status(returning("x"), tests)
+
+
 def test_check_that_the_tests_call_themselves_runs_once():
     assert status(returning("x + 8"), TEN + "check(f)\n") == "passed"
     assert status(returning("x + 7"), TEN + "check(f)\n") == "failed"

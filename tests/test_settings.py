@@ -187,6 +187,7 @@ def test_some_settings_as_json_values():
     ({"ablation_benchmarks": ["toy_humanevil"]}, ["value of ablation_benchmarks: 'toy_humanevil'; choose one of: toy_humaneval"]),
     ({"ablation_benchmarks": "toy_humaneval"}, ["ablation_benchmarks", "a list of texts"]),
     ({"iteration_tasks": 0}, ["iteration_tasks = 0", "at least 1"]),
+    ({"evaluation_tasks": 99999999999999999999}, ["evaluation_tasks = 99999999999999999999", "at most 1000000"]),
     ({"development_tasks": 1.5}, ["development_tasks = 1.5", "a whole number"]),
     ({"task_weight": 0, "efficiency_weight": 0, "format_weight": 0}, ["all 0"]),
     ({"system": "single"}, ["unknown setting 'system'"]),
