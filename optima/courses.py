@@ -18,6 +18,7 @@ from optima.evaluation import (
     interval,
     report_rows,
     system_order,
+    tidy,
 )
 
 # %% ../nbs/core/78_courses.ipynb #f4093f26
@@ -132,8 +133,8 @@ def course_rows(lines: list[dict], benchmark: str = "mean") -> list[dict]:
                "seeds": len(blocks[0].seeds)}
         for measure in MEASURES:
             values, known = curves[measure][system][:, step], all(cell.has(measure) for cell in blocks)
-            row |= {measure: values.mean() if known else None, f"{measure}_of_seeds": values,
-                    f"{measure}_ci": interval(bootstrap([cell.arrays[measure] for cell in blocks])) if known else None}
+            row |= {measure: tidy(values.mean()) if known else None, f"{measure}_of_seeds": values,
+                    f"{measure}_ci": tidy(interval(bootstrap([cell.arrays[measure] for cell in blocks]))) if known else None}
         rows.append(row)
     return rows
 
