@@ -19,7 +19,7 @@ def lacks(shown: str, prose: str, name: str) -> list[str]:
     "What a results page does not tell of its numbers."
     told = {
         "the experiments": re.search(r"<summary>The \d+ experiments</summary>", shown),
-        "an interval": re.search(r"\d \[[+-]?\d+\.\d+, [+-]?\d+\.\d+\]", shown),
+        "an interval": re.search(r"\[[+-]?\d+\.\d+, [+-]?\d+\.\d+\]", shown),
         "the link to its notebook": f"](../reproduce/{name}.ipynb)" in prose and f"`runs/notebooks/{name}.ipynb`" in prose,
     }
     captions = [caption for caption, table in CAPTION.findall(shown) if "[95 %]" in table]
