@@ -43,6 +43,7 @@ from optima.results import (
     rows_of,
     runs_listed,
     several,
+    tasks_told,
 )
 from .tables import Table, format_interval, format_number
 
@@ -160,7 +161,7 @@ def saving_rows(
         if ours and theirs:
             drawn = [parts_of(side, bootstrap) for side in sides]
             rows.append({"system": system, "against": against, "acknowledgements": (theirs["acknowledgement"], ours["acknowledgement"]),
-                         **ratios(ours, theirs, *drawn)})
+                         "n": sum(len(cell.tasks) for cell in sides[0]), "seeds": len(sides[0][0].seeds), **ratios(ours, theirs, *drawn)})
     return rows
 
 
@@ -188,7 +189,7 @@ def saving_table(
     columns = {"contrast": lambda row: f"{row['system']} against {row['against']}", **{heading: ratio(name) for name, heading in FACTORS.items()},
                "ours: messages, times shorter": lambda row: format_number(1 / row["message"][0], 2),
                "article: messages, times shorter": theirs("shorter"), "article: tokens, times fewer": theirs("fewer")}
-    return Table(rows, columns, f"{whose(lines)}, {decoding} decoding: the tokens ratio [95 %] is the product of the four that follow it")
+    return Table(rows, columns, f"{whose(lines)}, {decoding} decoding: the tokens ratio [95 %] is the product of the four that follow it; {tasks_told(rows)}; {resampled(rows)}")
 
 # %% ../nbs/core/77_artefacts.ipynb #1cb6cc07
 def saving_words(lines: list[dict], decoding: str = "greedy") -> list[str]:
@@ -237,7 +238,7 @@ def cost_table(
                "ours: × single [95 %]": ratio_text,
                "article: system": lambda row: COSTS.get(row["system"], "–"),
                "article: tokens": theirs("tokens"), "article: × single": theirs("relative_cost")}
-    return Table(shown, columns, f"{whose(lines)}, {benchmark_words(names[0] if len(names) == 1 else 'mean')}, {decoding} decoding, and the article's Table 3; {resampled(shown)}")
+    return Table(shown, columns, f"{whose(lines)}, {benchmark_words(names[0] if len(names) == 1 else 'mean')}, {decoding} decoding, and the article's Table 3; {tasks_told(shown)}; {resampled(shown)}")
 
 # %% ../nbs/core/77_artefacts.ipynb #3e354a70
 TABLE4 = {"without_efficiency": "without efficiency reward", "without_format": "without format reward",
@@ -277,7 +278,7 @@ def ablation_table(
                 "article: row": lambda system: TABLE4.get(system, "–"),
                 **{f"article: {twin} {UNITS[twin]}": theirs(twin) for twin in twins.values()}, "article: tokens": theirs("tokens")}
     systems = [system for system in ABLATIONS if any(row["system"] == system for row in shown)]
-    return Table(systems, columns, f"{whose(lines)}, {decoding} decoding, and the article's Table 4; {resampled(shown)}")
+    return Table(systems, columns, f"{whose(lines)}, {decoding} decoding, and the article's Table 4; {tasks_told(shown)}; {resampled(shown)}")
 
 
 def difference_text(row: dict | None) -> str:

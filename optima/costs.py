@@ -34,7 +34,7 @@ from optima.evaluation import (
 
 # %% ../nbs/core/76_costs.ipynb #17c23bd9
 from .figures import INK, Figure, draw, empty_axes, look
-from .results import resampled, row_cell
+from .results import resampled, row_cell, tasks_told
 from .tables import Table, format_interval
 
 # %% ../nbs/core/76_costs.ipynb #f9db51f3
@@ -227,7 +227,7 @@ def training_table(
         "questions to pay for training, in tokens [95 %]": lambda row: queries_text(row["payback"], "tokens"),
         "in FLOPs [95 %]": lambda row: queries_text(row["payback"], "flops")}
     named = ", ".join(["Ours", *[model] * bool(model)])
-    return Table(rows, columns, f"{named}, per benchmark, {decoding} decoding: what training cost{' and what it saves' * bool(against)}; {resampled(rows)}")
+    return Table(rows, columns, f"{named}, per benchmark, {decoding} decoding: what training cost{' and what it saves' * bool(against)}; {tasks_told(rows)}; {resampled(rows)}")
 
 # %% ../nbs/core/76_costs.ipynb #0b59d912
 def payback_words(

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MIXED', 'MODELS', 'ROWS', 'ENDINGS', 'BENCHMARKS', 'WAYS', 'SCALE', 'FRAME', 'shown', 'shown_rows', 'listed',
-           'systems_table', 'against_votes', 'shown_costs', 'main_table_of', 'paper_model', 'table_name', 'paper_notes',
-           'paper_block', 'counterpart', 'twin', 'paper_values', 'contrasts', 'contrasts_table', 'way', 'ways', 'sizes',
-           'closeness', 'span', 'not_run', 'answered', 'smaller', 'Box', 'box']
+           'systems_table', 'against_votes', 'shown_costs', 'effort_table', 'given_to', 'held', 'main_table_of',
+           'paper_model', 'table_name', 'paper_notes', 'paper_block', 'counterpart', 'twin', 'paper_values',
+           'contrasts', 'contrasts_table', 'way', 'ways', 'sizes', 'closeness', 'span', 'not_run', 'answered',
+           'smaller', 'most', 'sized', 'Box', 'box']
 
 # %% ../nbs/core/78_paper.ipynb #4a9d9b1d
 import html
@@ -14,14 +15,15 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from .errors import OptimaError, suggest
-from .evaluation import PAPER_ROWS, benchmarks_of, cells_of, check_pairs, compare, gather, paper_row
+from .evaluation import PAPER_ROWS, benchmarks_of, cells_of, check_pairs, compare, gather, paper_row, system_order
 
 # %% ../nbs/core/78_paper.ipynb #e56aaee2
+from .costs import amount, mean_cost, training_cost
 from .published import points_text, published, published_table, ratio_text
-from .results import model_name, resampled, row_cell, rows_of, several
+from .results import model_name, resampled, row_cell, rows_of, several, tasks_told
 from .settings import DEFAULTS
-from .systems import METHODS
-from .tables import Table
+from .systems import METHODS, prefers
+from .tables import Table, format_number
 
 # %% ../nbs/core/78_paper.ipynb #1e1df1bf
 def shown(system: str | None) -> str | None:
@@ -62,7 +64,7 @@ def systems_table(
         columns |= {f"{name}: {key} [95 %]": cell(name, key) for key in ("score", "tokens")}
     votes = [system for system in found if system.endswith(("sc", "(vote)"))]
     how = f"; {', '.join(votes)}: majority vote, at the tokens of all samples" * bool(votes)
-    return Table(list(found), columns, f"Ours, {model}: greedy answers{how}; {resampled(shown)}",
+    return Table(list(found), columns, f"Ours, {model}: greedy answers{how}; {tasks_told(shown)}; {resampled(shown)}",
                  best=tuple(name for name in columns if ": score" in name))
 
 # %% ../nbs/core/78_paper.ipynb #632f3a2f
@@ -88,6 +90,37 @@ def shown_costs(
 ) -> list[dict]:
     "The same rows, their systems named without the prefix."
     return [row | {"payback": shown_rows([row["payback"]])[0] if row["payback"] else None} for row in shown_rows(rows)]
+
+# %% ../nbs/core/78_paper.ipynb #c2d70189
+def effort_table(
+    lines: list[dict],  # registry lines
+    model: str,  # what generated: named in the caption
+) -> Table:
+    "What the training of each system was given, and how many tokens that came to."
+    by_system: dict = {}
+    for line in sorted(lines, key=lambda line: system_order(line["system"])):
+        if line["settings"].get("iterations"): by_system.setdefault(shown(line["system"]), []).append(line)
+    def trained(name): return lambda system: amount(mean_cost([training_cost(line) for line in by_system[system]])[name])
+    def given(name): return lambda system: str(given_to(by_system[system][0])[name])
+    columns = {"system": str, **{name: given(name) for name in ("iterations", "on preferences", "optimiser steps")},
+               "dialogues generated": lambda system: format_number(held(by_system[system]), 0),
+               "tokens generated": trained("generated"), "tokens trained": trained("trained")}
+    seeds = " or ".join(map(str, sorted({len(found) for found in by_system.values()})))
+    return Table(list(by_system), columns, f"Ours, {model}: what each training was given, per benchmark, and its tokens; means of {seeds} seeds")
+
+
+def given_to(line: dict) -> dict[str, int]:
+    "The iterations and the optimiser steps of one training."
+    settings = DEFAULTS | line["settings"]
+    kinds = [prefers(settings["method"], number) for number in range(1, settings["iterations"] + 1)]
+    steps = sum(settings["preference_steps" if kind else "training_steps"] for kind in kinds)
+    return {"iterations": len(kinds), "on preferences": sum(kinds), "optimiser steps": steps}
+
+
+def held(lines: list[dict]) -> float | None:  # of one system
+    "How many dialogues were generated for one training: the mean over benchmarks and seeds."
+    found = [sum(entry["generated"] for entry in entries) for line in lines for entries in (line["results"].get("iterations") or {}).values()]
+    return sum(found) / len(found) if found else None
 
 # %% ../nbs/core/78_paper.ipynb #13317bf4
 MODELS = {"8b": "table1", "3b": "table6"}  # the model that a page is asked for -> the paper's main table of it
@@ -264,11 +297,27 @@ def answered(lines: list[dict]) -> list[dict]:
 
 def smaller(lines: list[dict]) -> str:
     "What of the paper's sizes our settings do not reach, and how many seeds there are."
-    settings = [line["settings"] for line in lines if line["settings"].get("iterations")]
-    most = {name: max((each.get(name, DEFAULTS[name]) for each in settings), default=0) for name in SCALE}
-    told = [f"{most[name]} {name} of the paper's {size}" for name, size in SCALE.items() if 0 < most[name] < size]
+    ours = {name: most(lines, name) for name in SCALE}
+    told = [f"{sized(ours[name], name)} of the paper's {size}" for name, size in SCALE.items() if ours[name] and min(ours[name].values()) < size]
     seeds = f"{len({line['seed'] for line in lines})} seed(s), where the paper has one and no intervals"
     return f"Sizes: {'; '.join([*told, seeds])}."
+
+
+def most(lines: list[dict], name: str) -> dict[str, int]:  # row of the paper -> the largest value of its lines
+    "One of our sizes, row by row: iSFT-DPO has whole rounds, and so may have an iteration more than the others."
+    found: dict = {}
+    for line in sorted(lines, key=lambda line: system_order(line["system"])):
+        if line["settings"].get("iterations"):
+            row = paper_row(line["system"])
+            found[row] = max(found.get(row, 0), line["settings"].get(name, DEFAULTS[name]))
+    return found
+
+
+def sized(by_row: dict[str, int], name: str) -> str:
+    "A size in words, and which rows have another: `3 iterations (isft_dpo: 4)`."
+    usual = Counter(by_row.values()).most_common(1)[0][0]
+    others = ", ".join(f"{row}: {value}" for row, value in by_row.items() if value != usual)
+    return f"{usual} {name}{f' ({others})' * bool(others)}"
 
 # %% ../nbs/core/78_paper.ipynb #3080ce46
 FRAME = "border:1px solid rgba(128,128,128,0.6);border-left:4px solid #0072B2;padding:4px 14px;margin:8px 0"

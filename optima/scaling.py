@@ -14,7 +14,7 @@ import numpy as np
 from .errors import OptimaError, suggest
 from .evaluation import bootstrap, check_pairs, finite, interval, open_interval, system_order, tidy
 from .figures import INK, Figure, draw, empty_axes, look, plain_ticks
-from .results import benchmark_words, headline, resampled, row_cell
+from .results import benchmark_words, headline, resampled, row_cell, tasks_told
 from .tables import Table, format_interval, format_number
 from .voting import Curve
 
@@ -105,7 +105,7 @@ def matched_tracks(
                           f"({' and '.join(', '.join(side) for side in names)})")
     for a, b in zip(ours, theirs): check_pairs(a, b, (system, against))
     about = {"system": system, "against": against, "benchmark": names[0][0] if len(ours) == 1 else "mean", "measure": measure}
-    return tracks(ours, measure), tracks(theirs, measure), about | {"seeds": len(ours[0].seeds)}
+    return tracks(ours, measure), tracks(theirs, measure), about | {"seeds": len(ours[0].seeds), "n": sum(len(curve.tasks) for curve in ours)}
 
 
 def reach_row(
@@ -171,7 +171,7 @@ def scaling_table(
     def cell(measure, key, digits): return lambda point: row_cell(found[*point, measure], key, digits)
     columns = {"system": lambda point: point[0], "samples": lambda point: str(point[1]), "tokens [95 %]": cell("vote", "tokens", 1),
                **{f"{NAMED[measure]} [95 %]": cell(measure, "score", 3) for measure in MEASURES}}
-    return Table(points, columns, f"{ours(model)}, {benchmark_words(benchmark)}: expected score of so many samples; {resampled(shown)}")
+    return Table(points, columns, f"{ours(model)}, {benchmark_words(benchmark)}: expected score of so many samples; {tasks_told(shown)}; {resampled(shown)}")
 
 
 def ours(model: str) -> str:
@@ -189,7 +189,7 @@ def equal_table(
         f"samples of {against}": lambda row: str(row["samples"]), "tokens": lambda row: format_number(row["tokens"], 1),
         against: lambda row: format_number(row["against_score"]), system: lambda row: format_number(row["score"]),
         "difference [95 %]": lambda row: format_interval(row["difference"], row["difference_ci"], 3, "+")}
-    return Table(rows, columns, f"{ours(model)}, {benchmark_words(benchmark)}, {NAMED[measure]}, at equal tokens; {resampled(rows)}")
+    return Table(rows, columns, f"{ours(model)}, {benchmark_words(benchmark)}, {NAMED[measure]}, at equal tokens; {tasks_told(rows)}; {resampled(rows)}")
 
 # %% ../nbs/core/76_scaling.ipynb #e58661d4
 def reach_words(row: dict) -> str:  # of `reach_row`

@@ -5,7 +5,7 @@ from optima.evaluation import first_tasks, paper_row
 from optima.messages import Message, Trajectory, write_jsonl
 from optima.store import digest, make_folder
 from optima.systems import PAPER as SYSTEM_CHANGES
-from optima.systems import PAPER_ABLATIONS, PAPER_MAIN
+from optima.systems import PAPER_ABLATIONS, PAPER_MAIN, prefers
 
 SYSTEMS = {  # made-up share of right answers, made-up mean tokens: the rows of the main table
     "single": (0.40, 25), "untrained_debate": (0.42, 150), "untrained_multi_step": (0.40, 120),
@@ -137,22 +137,30 @@ def paper_samples(right: float, tokens: float, seed, tasks: int, count: int = 4)
     return {"task": drawn[0]["task"], "metric": ["exact_match"] * tasks, "answers": answers, "scores": scores, "statuses": statuses, "tokens": spent}
 
 
+def learned_from(method: str, iterations: int, kept: int) -> list[dict]:
+    "Made-up counts of each iteration: selected dialogues, or pairs."
+    return [{"iteration": step, "generated": 512, "score": 0.5, "tokens": 60.0 / step} | ({"pairs": 2 * kept} if prefers(method, step) else {"selected": kept})
+            for step in range(1, iterations + 1)]
+
+
 def paper_line(system: str, seed: int, tasks: int = 60) -> dict:
     "One made-up registry line of the published method, on the paper's four twins, or two of them for an ablation."
     (right, tokens, agents), changes = paper_means(system), SYSTEM_CHANGES[system]
     names = PAPER_TWINS if system not in PAPER_ABLATIONS else PAPER_TWINS[::3]
     place, learned = sum(map(ord, system)), names if changes.get("iterations") != 0 else ()
     def made(name, *more, share=1, spent=tokens): return columns(right * share, spent, [seed, place, PAPER_TWINS.index(name), *more], tasks)
-    vote = system == "paper_sc"
+    vote, method = system == "paper_sc", changes.get("method", "isft")
+    iterations = STEPS + (method == "isft_dpo") if learned else 0  # whole rounds, as the settings have them
     evaluation = {name: {"vote": made(name, spent=8 * tokens)} if vote else {"greedy": made(name)} for name in names}
     steps = {name: [first_tasks(made(name, 2, step, share=0.6 + 0.2 * step, spent=tokens * (4 - step) / 2), ITERATION_TASKS)
-                    for step in range(1, STEPS)] + [first_tasks(evaluation[name]["greedy"], ITERATION_TASKS)] for name in learned}
+                    for step in range(1, iterations)] + [first_tasks(evaluation[name]["greedy"], ITERATION_TASKS)] for name in learned}
     more = {"samples": {name: paper_samples(right, tokens, [seed, place, spot], 30) for spot, name in enumerate(names)}} if changes.get("scaling") else {}
     if changes.get("transfer"):
         more["transfer"] = {home: {away: made(away, 3, share=0.9)} for home, away in zip(names, [names[spot] for spot in (1, 0, 3, 2)])}
     stages = [stage("evaluate", [system, seed, name], dialogues=tasks, tokens=999, seconds=2.0, flops=1e9) for name in names]
     stages += [stage("train", [system, seed, name], dialogues=40, tokens=9000, seconds=12.0, flops=5e10) for name in learned]
-    settings = {"base": "toy_paper", "paradigm": "by_task", "training_steps": 24, "iterations": STEPS if learned else 0}
+    settings = {"base": "toy_paper", "paradigm": "by_task", "training_steps": 24, "iterations": iterations, "method": method}
+    more["iterations"] = {name: learned_from(method, iterations, 25 if changes.get("loss_weight") == 0 else 45) for name in learned}
     return {"key": digest([system, seed]), "system": system, "preset": "synthetic", "seed": seed,
             "settings": settings | ({"agents": agents} if agents > 2 else {}) | {"stages": [f"{entry['stage']}-{entry['key']}" for entry in stages]},
             "results": {"evaluation": evaluation, "iteration_evaluation": steps} | more, "cost": {"stages": stages, "peak_memory_mb": 1234},

@@ -7,6 +7,7 @@ import synthetic
 from pages import in_process
 from test_artefacts import NOTEBOOKS, alone
 
+from optima.courses import course_figure, course_rows, course_table, courses
 from optima.errors import OptimaError
 from optima.evaluation import comparisons, first_tasks, paper_row, report_rows, system_order
 from optima.launcher import ARTEFACTS, declared_parameters
@@ -18,6 +19,7 @@ from optima.paper import (
     contrasts,
     contrasts_table,
     counterpart,
+    effort_table,
     listed,
     not_run,
     paper_block,
@@ -26,7 +28,18 @@ from optima.paper import (
     systems_table,
     way,
 )
-from optima.papertables import gain_rows, growth_rows, transfer_cells, transfer_rows, transfer_table, transfers_not_run
+from optima.papertables import (
+    gain_rows,
+    gain_table,
+    growth_rows,
+    learned_rows,
+    learned_table,
+    learned_words,
+    transfer_cells,
+    transfer_rows,
+    transfer_table,
+    transfers_not_run,
+)
 from optima.published import published
 
 PAGES = {name: tuple(about["systems"]) for name, about in ARTEFACTS.items() if name.startswith("paper_")}
@@ -96,7 +109,8 @@ def test_no_toy_number_stands_in_a_column_that_says_llama():
 
 def test_the_box_names_what_was_not_run():
     told = " ".join(not_run(LINES))
-    assert "MMLU" in told and "HotpotQA, TriviaQA, MATH" in told and "Rows" not in told and "3 iterations of the paper's 6" in told
+    assert "MMLU" in told and "HotpotQA, TriviaQA, MATH" in told and "Rows" not in told and "3 iterations (isft_dpo: 4) of the paper's 6" in told
+    assert "; 3 seed(s)" in told and "Sizes: 3 iterations of the paper's 6" in " ".join(not_run(alone(LINES, "paper_isft")))
     without = not_run(alone(LINES, "paper_untrained", "paper_isft"))
     assert "Optima-iSFT-DPO SC" in without[2] and "MAD" not in without[2] and "Optima-iSFT SC" not in without[2]
     real = [line | {"results": {"evaluation": {"gsm8k": line["results"]["evaluation"]["toy_gsm8k"]}}} for line in LINES]
@@ -132,8 +146,48 @@ def test_gains_are_over_the_untrained_team():
     systems = dict.fromkeys(row["system"] for row in rows)
     assert list(systems) == ["tuned_single", "random_selection", "isft", "idpo", "isft_dpo"]
     assert all(row["gain"] == row["tokens_ratio"] == 1 for row in rows if row["iteration"] == 0)
+    assert {system: max(row["iteration"] for row in rows if row["system"] == system) for system in systems} == dict.fromkeys(systems, 3) | {"isft_dpo": 4}
     last = next(row for row in rows if (row["system"], row["iteration"]) == ("tuned_single", 3))
     assert last["tokens_ratio"] == pytest.approx(30 / 60, rel=0.1)  # against the untrained agent, not the team
+
+
+def test_systems_of_different_numbers_of_iterations_share_a_figure_and_a_table():
+    lines = alone(LINES, "paper_untrained", "paper_isft", "paper_isft_dpo")
+    assert {system: way.shape for system, way in courses(lines, "score").items()} == {"isft": (3, 4), "isft_dpo": (3, 5)}
+    assert [(row["system"], row["iteration"]) for row in course_rows(lines)] == [("isft", step) for step in range(4)] + [("isft_dpo", step) for step in range(5)]
+    assert course_figure(lines) and len(course_table(lines).rows) == 9 == len(gain_table(gain_rows(lines), lines).rows)
+
+
+def test_a_point_of_a_course_has_the_interval_of_an_evaluation_on_its_tasks():
+    row = next(row for row in course_rows(LINES, "toy_arc") if (row["system"], row["iteration"]) == ("isft", 3))
+    cut = [line | {"results": {"evaluation": {"toy_arc": {"greedy": first_tasks(line["results"]["evaluation"]["toy_arc"]["greedy"], synthetic.ITERATION_TASKS)}}}}
+           for line in alone(LINES, "paper_isft")]
+    whole = report_rows(cut, {})[0]
+    assert (row["n"], row["seeds"]) == (whole["n"], whole["seeds"]) == (synthetic.ITERATION_TASKS, 3)
+    for measure in ("score", "tokens"):
+        assert row[measure] == pytest.approx(whole[measure], abs=1e-6) and row[f"{measure}_ci"] == pytest.approx(whole[f"{measure}_ci"], abs=1e-6)
+    assert "20 tasks that every iteration was evaluated on; intervals resample 3 seeds" in course_table(LINES, "toy_arc").caption
+
+
+def test_what_a_training_was_given_is_told_in_iterations_steps_and_tokens():
+    shown = {cells[0]: cells[1:] for cells in effort_table(LINES, "synthetic numbers").cells[1:]}
+    assert "untrained" not in shown and shown["tuned_single"][:3] == shown["isft"][:3] == ["3", "0", "72"]
+    assert shown["isft_dpo"][:4] == ["4", "2", "80", "2048"] and shown["idpo"][1] == "2"
+    single = [line | {"cost": {"stages": [entry | {"tokens": entry["tokens"] // 2} for entry in line["cost"]["stages"]]}} for line in alone(LINES, "paper_tuned_single")]
+    halved = {cells[0]: cells[-1] for cells in effort_table([*single, *alone(LINES, "paper_isft")], "synthetic numbers").cells[1:]}
+    assert halved == {"tuned_single": "4,500", "isft": "9,000"}
+
+
+def test_an_ablation_tells_on_how_much_each_row_was_trained():
+    lines = synthetic.paper_lines(2, systems=PAGES["paper_ablation"])
+    rows = learned_rows(lines)
+    told = learned_words(rows)
+    assert len(told) == 2 * (1 + 2 + 2)  # dialogues of three methods, pairs of two; each without either term
+    assert told[1] == ("isft_without_loss was trained on 300 dialogues where isft_full had 540 (×0.56; least in iteration 1 on toy_2wikimultihopqa: 50 of 90), "
+                       "the sums over seeds.") or told[0].startswith("isft_without_loss was trained on 300 dialogues")
+    cells = {tuple(cells[:2]): cells[2:] for cells in learned_table(rows, lines).cells[1:]}
+    assert cells["isft_dpo_without_loss", "toy_arc"] == ["25, 25 dialogues", "50, 50 pairs"] * 2
+    assert cells["isft_full", "toy_arc"] == ["45, 45 dialogues"] * 3 + ["–"]
 
 
 @pytest.mark.parametrize(("name", "seeds", "figures", "word"), [

@@ -179,9 +179,9 @@ def test_contrast_is_made_within_each_source():
     assert len(contrast_table(WIDE[1]).columns) == 1 + 2 * 4 + 2 and contrast_table([]).rows == []
 
 
-def test_each_run_is_listed_with_its_id_and_minutes():
+def test_each_experiment_is_listed_with_its_key_and_minutes():
     told = runs_listed(LINES)
-    assert told.startswith("<details>") and told.count("\n| ") == 1 + 1 + len(LINES) and told.endswith("</details>")
+    assert told.startswith(f"<details><summary>The {len(LINES)} experiments</summary>") and told.count("\n| ") == 1 + 1 + len(LINES) and told.endswith("</details>")
     assert all(f"| {line['key']} |" in told for line in LINES)
 
 
