@@ -11,6 +11,8 @@ from optima.replies import FINISHES
 
 PASSING = {408, 409, 425, 429}  # statuses that are worth another attempt, beside 5xx
 REFUSED = {401, 403}
+SILENT = {"length", "content_filter"}  # finishes of a reply that may hold no text: a model cut while it thinks, a filter
+TOO_LONG = re.compile(r"context[ _](length|window|size)|maximum (input|sequence|model)|too long|exceed_context", re.IGNORECASE)
 
 
 class Fault(Exception):
@@ -22,14 +24,18 @@ class Fault(Exception):
         self.usage = usage  # what a body without a reply cost
 
 
+class Unreachable(Fault):
+    "Nobody took the connection."
+
+
 def checked_url(name: str, url: str) -> str:
     "An endpoint's address without its last slash; anything that is no address, or may hold a secret, is an OptimaError."
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # the port
-        good = False
-    if parts.username is not None or parts.query or parts.fragment:
+    except ValueError:  # the port, or half an IPv6 address
+        parts, good = None, False
+    if parts and (parts.username is not None or parts.query or parts.fragment):
         raise OptimaError(f"{name}: leave user, password, query and fragment out of the address; a key comes from the environment "
                           "variable that key_variable names")
     if not good or re.search(r"\s", url):
@@ -78,6 +84,8 @@ def read_reply(text: str) -> dict:
         choice = body["choices"][0]
         message = choice["message"]
         said = message["content"] if message.get("content") is not None else message.get("refusal")
+        if said is None and choice["finish_reason"] in SILENT:
+            said = ""
         if choice["finish_reason"] not in FINISHES:
             raise ValueError(f"finish_reason {choice['finish_reason']!r}")
         said.encode()  # half of a surrogate pair is no text
@@ -98,18 +106,27 @@ class Endpoint:
         self.client = openai.OpenAI(api_key=self.key or "none", base_url=url, max_retries=0,
                                     timeout=openai.Timeout(timeout, connect=min(timeout, 10.0)))
         self.busy, self.ready, self.failures = 0, 0.0, 0
+        self.answered, self.refusals = False, 0  # whether it ever did; connections that nobody took
+        self.limit = "max_tokens"  # what it calls a reply's limit; OpenAI's newer models want another name
 
     def ask(self, body: dict) -> dict:
         "One attempt: a whole reply, a Fault, or an OptimaError."
         import openai
+        sent = {self.limit if name == "max_tokens" else name: value for name, value in body.items()}
         try:
-            response = self.client.chat.completions.with_raw_response.create(**body)
+            response = self.client.chat.completions.with_raw_response.create(**sent)
         except openai.APIStatusError as error:
+            self.answered = True
+            if error.status_code == 400 and "max_tokens" in sent and "max_completion_tokens" in error.response.text:
+                self.limit = "max_completion_tokens"
+                return self.ask(body)
             raise self.refusal(error, body["model"]) from None
         except openai.APITimeoutError:
             raise Fault("no answer in time") from None
         except openai.APIConnectionError as error:
-            raise Fault(f"the connection failed ({type(error.__cause__).__name__})") from None
+            kind = Unreachable if type(error.__cause__).__name__ == "ConnectError" else Fault
+            raise kind(f"the connection failed ({type(error.__cause__).__name__})") from None
+        self.answered = True
         return read_reply(response.http_response.text)
 
     def refusal(self, error, model: str) -> Exception:
@@ -122,6 +139,8 @@ class Endpoint:
         todo = {404: f"check the address (it ends in /v1 as a rule) and the model's name {model!r}"}
         todo |= dict.fromkeys(REFUSED, f"the key comes from the environment variable {self.variable}"
                               + ("" if self.key else ", which is not set"))
+        if status == 400 and TOO_LONG.search(error.response.text):
+            todo[400] = "where a dialogue outgrows the model's context, lower max_message_tokens or max_rounds (--set NAME=NUMBER)"
         told = "" if status == 401 else self.without_key(error.response.text)
         return OptimaError(f"{self.url}: status {status}{told}; {todo.get(status, 'mend it')}, then run the same command "
                            "again; what was paid for is kept")
@@ -132,4 +151,4 @@ class Endpoint:
         return f" ({text[:200]})" if text else ""
 
 
-__all__ = ["Endpoint", "Fault", "checked_url"]
+__all__ = ["Endpoint", "Fault", "Unreachable", "checked_url"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from optima.errors import OptimaError
-from optima.settings import Settings
+from optima.settings import SHIPPED, Settings
 from optima.sizing import GIB, Shape, generation_memory, hours, shape_of, training_memory
 from optima.training import MICRO_TOKENS
 
@@ -37,9 +37,9 @@ def device_findings(settings: Settings, card: tuple[str, float] | None) -> Itera
 
 
 def models_of(settings: Settings) -> dict[str, str]:
-    "The models that are not shipped, by setting."
-    named = {"base": settings.base, "teacher": settings.teacher}
-    return {name: model for name, model in named.items() if model not in ("", "toy")}
+    "The models that are neither shipped nor behind a server, by setting."
+    named = {"base": settings.base, "teacher": "" if settings.teacher_url else settings.teacher}
+    return {name: model for name, model in named.items() if model and model not in SHIPPED}
 
 
 def in_cache(model: str) -> bool:
@@ -119,14 +119,24 @@ def source_finding(benchmark: str, name: str) -> Finding:
     return not missing, f"{benchmark}: {source.hub}{': ' + missing if missing else ''}{bring}"
 
 
+def download_bytes(model: str) -> int | None:
+    "What a model's weights take in 16 bits; None where its sizes are not known."
+    try:
+        return 2 * shape_of(model).parameters
+    except OptimaError:
+        return None
+
+
 def disk_finding(settings: Settings, runs: Path) -> Finding:
     "Room for what has to be downloaded, and for an experiment."
     absent = [model for model in models_of(settings).values() if not Path(model).is_dir() and not in_cache(model)]
-    needed = sum(2 * shape_of(model).parameters for model in absent) / GIB + 5
+    sizes = {model: download_bytes(model) for model in absent}
+    unknown = "".join(f", and what {model} takes, which is not known" for model, size in sizes.items() if size is None)
+    needed = sum(filter(None, sizes.values())) / GIB + 5
     cache = Path(os.environ.get("HF_HOME", Path.home() / ".cache"))
     free = min(shutil.disk_usage(next(place for place in [path.absolute(), *path.absolute().parents] if place.is_dir())).free
                for path in (cache, runs)) / GIB
-    return free >= needed, f"{free:.0f} GiB of disk are free, {needed:.0f} are needed"
+    return free >= needed, f"{free:.0f} GiB of disk are free, {needed:.0f} are needed{unknown}"
 
 
 def in_parts(parts: dict[str, float]) -> str:
@@ -170,7 +180,11 @@ def time_finding(settings: Settings, shape: Shape) -> Finding:
 
 def preset_findings(settings: Settings, runs: Path, memory: float | None = None) -> Iterator[Finding]:
     "All that a preset needs beyond the package itself; `memory` (GiB) stands in for a card that is not there."
-    if settings.base == "toy":
+    if settings.base in SHIPPED and models_of(settings):
+        yield from model_findings(settings)
+        yield disk_finding(settings, runs)
+        return
+    if settings.base in SHIPPED:
         yield True, f"{settings.preset}: runs on the CPU with the shipped models; nothing is downloaded"
         return
     card = gpu()

@@ -161,7 +161,11 @@ _MISSING = (
     (r"object has no attribute '(__\w+__)'", lambda name: True),
     (r"name '(\w+)' is not defined", lambda name: hasattr(builtins, name)),
     (r"'(\w+)' object has no attribute '(\w+)'", lambda kind, name: hasattr(getattr(builtins, kind, None), name)),
-    (r"not yet support|Internal error in monty|in this environment|cannot convert 'list' object to bytes", lambda: True),
+    (r"\b(\w+)\.(\w+)\(\) (?:takes|got) ", lambda kind, name: hasattr(getattr(builtins, kind, None), name)),
+    (r"\b(\w+)\(\) (?:takes|got|does not) ", lambda name: hasattr(builtins, name)),
+    (r"'(?:function|_io\.\w+)' object has no attribute|'typing\.\w+' object|pow\(\) 2nd argument cannot be negative", lambda: True),
+    (r"Wildcard imports|not yet support|Internal error in monty|in this environment", lambda: True),
+    (r"cannot convert 'list' object to bytes|isinstance\(\) arg 2", lambda: True),
 )
 
 
@@ -385,6 +389,27 @@ def _second(first: Verdict, code: str, tests: str, entry_point: str, timeout: fl
     outcome = isolation.judge(code, _test_body(tests, entry_point), entry_point, timeout, memory)
     return _called(Verdict.of(outcome.status, outcome.detail, "bubblewrap"), outcome.calls, entry_point)
 
+# %% ../nbs/core/20_sandbox.ipynb #21fcc186
+_PLAIN = (ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.Expr, ast.Assert, ast.Assign, ast.If, ast.For, ast.While,
+          ast.Call, ast.Compare, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.IfExp, ast.Name, ast.List, ast.Tuple,
+          ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
+_SAME = {"abs", "len", "max", "min", "range", "sum"}  # built-ins of which monty and CPython think alike
+
+
+def _is_simple(node: ast.AST) -> bool:
+    "Whether a piece of syntax is of the core of whole numbers, names and calls, where monty makes no mistakes."
+    if isinstance(node, ast.Constant):
+        return type(node.value) in (int, bool, type(None))
+    return isinstance(node, _PLAIN) and (not isinstance(node, ast.Name) or node.id in _SAME or not hasattr(builtins, node.id))
+
+
+def _doubtful(verdict: Verdict, code: str, tests: str) -> bool:
+    "Whether CPython may see a verdict of monty's otherwise; not where the code is no Python at all."
+    try:
+        return not verdict.passed and not all(map(_is_simple, [*ast.walk(ast.parse(code)), *ast.walk(ast.parse(tests))]))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
 # %% ../nbs/core/20_sandbox.ipynb #887d6d22
 PATIENCE = 4  # times the limit, for a second try: a busy machine must not cost a right program its verdict
 
@@ -416,5 +441,5 @@ def run_tests(
     if _fork["forked"]:
         return _ask({"code": code, "tests": tests, "entry_point": entry_point, "timeout": timeout, "memory": memory})
     first = _patiently(lambda seconds: _judged(program, code, entry_point, seconds, memory), timeout)
-    if first.status != "unsupported": return first
+    if first.status != "unsupported" and (not _doubtful(first, code, tests) or isolation.missing()): return first
     return _patiently(lambda seconds: _second(first, code, tests, entry_point, seconds, memory), timeout)

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event, Lock
 
 from optima.chats import Completion, Engine, Request, encode_conversation, fitted, neutralise
-from optima.endpoints import Endpoint, Fault, checked_url
+from optima.endpoints import Endpoint, Fault, Unreachable, checked_url
 from optima.errors import OptimaError
 from optima.replies import FINISHES, Replies
 from optima.store import digest
@@ -20,7 +20,7 @@ from optima.store import digest
 ATTEMPTS = 10  # of one request, before the run stops
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds between two attempts, doubled each time and drawn at random below
 LONGEST_REST = 600.0  # seconds that a server may ask for before the run rather stops
-STREAK = 3  # faults of one server, with no answer between, after which it rests
+STREAK = 3  # faults of one server, with no answer between, after which it rests; or connections that a server refused before it ever answered
 
 
 class Stopped(Exception):
@@ -79,6 +79,7 @@ class ServerEngine(Engine):
         urls = dict.fromkeys(checked_url("base_url", url) for url in urls)
         self.endpoints = [Endpoint(url, key_variable, timeout) for url in urls]
         self.counters, self.used, self.lock, self.ending = Counter(), set(), Lock(), Event()
+        self.open: dict[str, Question] = {}  # those that may be paid for next: the budget holds all of them
 
     def question(self, request: Request) -> Question:
         "A request as it is sent; the sampling noise makes another question of the same prompt."
@@ -132,6 +133,7 @@ class ServerEngine(Engine):
                 finally:
                     self.ending.set()
         finally:
+            self.open.clear()
             self.replies.flush()
 
     def launch(self, pool: ThreadPoolExecutor, waiting: deque, flying: dict[str, Question], follow):
@@ -143,7 +145,7 @@ class ServerEngine(Engine):
             elif reply := self.replies.get(question.key):
                 self.counters["replayed"] += 1
                 waiting += self.take(waiting.popleft(), question, reply, follow)
-            elif self.affordable(question, flying):
+            elif self.affordable(question):
                 question.requests.append(waiting.popleft())
                 question.future = pool.submit(self.ask, question)
                 flying[question.key] = question
@@ -158,19 +160,27 @@ class ServerEngine(Engine):
             self.counters["usage_completion_tokens"] += reply["usage"]["completion"]
         return follow(request, self.completion(question, reply))
 
-    def affordable(self, question: Question, flying: dict[str, Question]) -> bool:
-        "Whether the budget holds a request beside those under way; where it never will, an OptimaError."
-        prompt, completion = self.replies.spent(self.identity)
-        spent = self.budget.cost(prompt, completion), prompt + completion
-        for one in (question, *flying.values()):
-            prompt, completion = prompt + one.context, completion + one.body["max_tokens"]
-        limit = self.budget.exceeded(prompt, completion)
-        if limit and not flying:
+    def affordable(self, question: Question) -> bool:
+        "Whether the budget holds a request beside those that are open, and if so opens it; where it never will, an OptimaError."
+        with self.lock:
+            prompt, completion = self.replies.spent(self.identity)
+            spent = self.budget.cost(prompt, completion), prompt + completion
+            for one in (self.open | {question.key: question}).values():
+                prompt, completion = prompt + one.context, completion + one.body["max_tokens"]
+            limit, others = self.budget.exceeded(prompt, completion), set(self.open) - {question.key}
+            if not limit:
+                self.open[question.key] = question
+        if limit and not others:
             money = f" and {spent[0]:.2f} of money" if self.budget.money else ""
             raise OptimaError(f"{limit} is used up: {self.model} has cost {spent[1]} tokens{money}, and the next request "
                               f"may take {question.context + question.body['max_tokens']} more; what was paid for is "
                               "kept and never asked again: raise the budget, and the same command goes on")
         return not limit
+
+    def settle(self, question: Question):
+        "A question's attempt is over: what it cost is on record."
+        with self.lock:
+            self.open.pop(question.key, None)
 
     def ask(self, question: Question) -> dict:
         "Ask until a whole reply is there, and record it before anybody sees it."
@@ -179,20 +189,29 @@ class ServerEngine(Engine):
                               f"{question.requests[0].conversation}; name a server to ask")
         endpoint = None
         for attempt in range(ATTEMPTS):
-            endpoint = self.choose(endpoint)
+            while not self.affordable(question):  # a spoilt body was paid for too
+                self.pause(FIRST_WAIT)
             try:
-                reply = endpoint.ask(question.body)
+                endpoint = self.choose(endpoint)
+                return self.attempt(endpoint, question)
             except Fault as problem:
                 fault = problem
-                self.note(endpoint, question, fault)
-            else:
-                return self.keep(endpoint, question, reply)
             finally:
-                with self.lock:
-                    endpoint.busy -= 1
+                self.settle(question)
             self.pause(random.uniform(0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT)))
         raise OptimaError(f"{endpoint.url}: no whole reply in {ATTEMPTS} attempts, at last {fault}; see to the server, "
                           "and run the same command again; what was paid for is kept")
+
+    def attempt(self, endpoint: Endpoint, question: Question) -> dict:
+        "Ask once: a reply on record, or a Fault whose cost is."
+        try:
+            return self.keep(endpoint, question, endpoint.ask(question.body))
+        except Fault as fault:
+            self.note(endpoint, question, fault)
+            raise
+        finally:
+            with self.lock:
+                endpoint.busy -= 1
 
     def choose(self, last: Endpoint | None) -> Endpoint:
         "The endpoint that is ready first and has least to do, another than the last where there is one."
@@ -226,6 +245,12 @@ class ServerEngine(Engine):
             endpoint.failures += 1
             streak = min(FIRST_WAIT * 2 ** (endpoint.failures - STREAK), LONGEST_WAIT) if endpoint.failures >= STREAK else 0
             endpoint.ready = max(endpoint.ready, time.monotonic() + max(fault.rest or 0, streak))
+            endpoint.refusals += isinstance(fault, Unreachable)
+            nobody = all(one.refusals >= STREAK and not one.answered for one in self.endpoints)
+        if nobody:
+            urls = ", ".join(one.url for one in self.endpoints)
+            raise OptimaError(f"{urls}: {fault}, {STREAK} times and no answer ever; start the server or correct the address, "
+                              "and run the same command again")
 
     def keep(self, endpoint: Endpoint, question: Question, reply: dict) -> dict:
         "Record a reply; one whose cost nobody tells is counted at the most that it can be."

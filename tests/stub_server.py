@@ -24,8 +24,10 @@ def reply(body: dict, fault: str = "") -> dict:
             "usage": {"prompt_tokens": words, "completion_tokens": 2, "total_tokens": words + 2}}
     if fault in ("no choices", "no usage"):
         del full[fault.split()[1]]
-    if fault == "no content":
+    if fault in ("no content", "length in thought", "content_filter"):
         choice["message"]["content"] = None
+    if fault in ("length in thought", "content_filter"):
+        choice["finish_reason"] = fault.split()[0]
     if fault == "no finish":
         choice["finish_reason"] = None
     if fault == "half a character":
@@ -55,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         fault = "404" if self.path != "/v1/chat/completions" else stub.plan(body, number)
         try:
             time.sleep(stub.seconds)
-            if fault in ("", "length", "no usage"):
+            if fault in ("", "length", "no usage", "length in thought", "content_filter"):
                 with stub.lock:
                     stub.served[question] += 1
             if fault == "late":  # its client gives up before it ends, and rightly asks again: none of those under way
@@ -69,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
         "Answer in the way of a fault; '' is a whole reply."
         text = json.dumps(reply(body, fault))
         if fault.split(" ")[0] in PLAIN:
-            told = f"{fault} for {self.headers['authorization']}" if stub.echoes else f"played {fault}"
+            told = stub.says or (f"{fault} for {self.headers['authorization']}" if stub.echoes else f"played {fault}")
             after = {"Retry-After": str(stub.after)} if fault.endswith("after") else {}
             self.send(int(fault[:3]), json.dumps({"error": {"message": told, "code": stub.code}}), after)
         elif fault in ("late", "closed"):
@@ -106,9 +108,9 @@ class StubServer:
     "The endpoint; a context manager."
 
     def __init__(self, plan=lambda body, number: "", seconds: float = 0.0, echoes: bool = False, after: float = 0,
-                 late: float = 3.0, code: str | None = None):
+                 late: float = 3.0, code: str | None = None, says: str = ""):
         self.plan = plan  # request's body, how often it was tried (from 1) -> fault
-        self.seconds, self.echoes, self.after, self.late, self.code = seconds, echoes, after, late, code
+        self.seconds, self.echoes, self.after, self.late, self.code, self.says = seconds, echoes, after, late, code, says
         self.lock, self.tries, self.served, self.headers = threading.Lock(), Counter(), Counter(), []
         self.busy = self.most = 0
 

@@ -95,6 +95,27 @@ def test_room_is_counted_for_what_must_be_downloaded(settings, cut_off, tmp_path
     assert ", 5 are needed" in disk_finding(replace(settings, base=str(tmp_path)), tmp_path)[1]
 
 
+def test_a_model_of_unknown_sizes_is_a_finding_and_ends_nothing(settings, cut_off, tmp_path):
+    found = list(preset_findings(replace(settings, base="mistralai/Nobody-Knows-9B"), tmp_path))
+    told = " | ".join(text for _, text in found)
+    assert [good for good, _ in found] == [False, False, True, False]
+    assert "5 are needed, and what mistralai/Nobody-Knows-9B takes, which is not known" in told
+    assert "unknown model 'mistralai/Nobody-Knows-9B'" in told and "config.json tells the sizes" in told
+
+
+def test_a_teacher_behind_a_server_is_not_looked_for(settings, cut_off, tmp_path):
+    taught = replace(settings, mode="teacher", teacher="gpt-4", teacher_url=("http://one/v1",))
+    assert "gpt-4" not in " ".join(text for _, text in preset_findings(taught, tmp_path))
+
+
+@pytest.mark.parametrize("base", ["toy", "toy_paper"])
+def test_shipped_models_are_not_looked_for(cut_off, tmp_path, base):
+    shipped = replace(load_settings("optima_debate", "smoke"), base=base)
+    assert [good for good, _ in preset_findings(shipped, tmp_path)] == [True]
+    (teacher, _) = preset_findings(replace(shipped, teacher=LLAMA), tmp_path)
+    assert not teacher[0] and teacher[1].startswith(f"teacher: {LLAMA}")
+
+
 def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
     def refuse(*args, **kwargs): raise ConnectionError("no route")
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", refuse)

@@ -560,6 +560,11 @@ MONTY_LACKS = {
     "order": "x = 1\nfrom dataclasses import dataclass\n@dataclass(order=True)\nclass B:\n    x: int\nassert_ = lambda: B(1) < B(2)",
     "str.lower": "x = 1\nassert_ = lambda: sorted(['b', 'A'], key=str.lower) == ['A', 'b']",
     "re.sub": "x = 1\nimport re\nassert_ = lambda: re.sub('a', lambda m: 'b', 'a') == 'b'", "bytes": "x = 1\nassert_ = lambda: bytes([1]) == b'\\x01'",
+    "star import": "x = 1\nfrom math import *\nassert_ = lambda: floor(2.5) == 2", "typing's star": "x = 1\nfrom typing import *\nassert_ = lambda: True",
+    "memo": "x = 1\ndef g(n): return g.memo[n]\ng.memo = {1: 2}\nassert_ = lambda: g(1) == 2",
+    "type alias": "x = 1\nfrom typing import List\nGrid = List[List[int]]\nassert_ = lambda: True",
+    "set.union": "x = 1\nassert_ = lambda: {1}.union([2], [3]) == {1, 2, 3}", "inverse": "x = 1\nassert_ = lambda: pow(3, -1, 7) == 5",
+    "stdout": "x = 1\nimport sys\nassert_ = lambda: sys.stdout.write('a') == 1",
 }  # fmt: skip
 
 
@@ -569,6 +574,64 @@ def test_what_monty_lacks_or_passes_over_is_unsupported_and_never_a_wrong_answer
     assert on_monty(code, "assert f(1) is True").status == "unsupported"
     assert run_tests(code, "assert f(1) is True", "f").level == "bubblewrap"
     assert on_bubblewrap(code, "assert f(1) is True", 5.0).status == "passed"
+
+
+RIGHT = {  # what models write, and what it gives for [3, 1, 2]; monty fails those of the second half, some without a word
+    "walrus": ("def f(x): return [y for n in x if (y := n * n) > 3]", [9, 4]),
+    "match": ("def f(x):\n    match x:\n        case [a, *rest]: return [a, len(rest)]\n        case _: return None", [3, 2]),
+    "dataclass": ("from dataclasses import dataclass, field\n@dataclass\nclass P:\n    a: int\n    b: list = field(default_factory=list)\ndef f(x): return P(1, x).b", [3, 1, 2]),
+    "f-string": ("def f(x): return f'{x[0] / 7:>8.3f}|{1234567:,}|{x[0]:#x}|{x!r}|{0.256:.1%}'", "   0.429|1,234,567|0x3|[3, 1, 2]|25.6%"),
+    "lambda defaults": ("def f(x): return [g(1) for g in [lambda y, i=i: y + i for i in x]]", [4, 2, 3]),
+    "late binding": ("def f(x): return [g() for g in [lambda: i for i in x]]", [2, 2, 2]),
+    "nonlocal": ("def f(x):\n    n = 0\n    def g(a):\n        nonlocal n\n        n += a\n    [g(a) for a in x]\n    return n", 6),
+    "global": ("n = 1\ndef f(x):\n    global n\n    n += x[0]\n    return n", 4),
+    "finally": ("def f(x):\n    try: return x[9]\n    except IndexError: return 'none'\n    finally: x.clear()", "none"),
+    "chained error": ("def f(x):\n    try:\n        try: 1 // 0\n        except ZeroDivisionError as e: raise ValueError('v') from e\n    except ValueError as e: return type(e.__cause__).__name__", "ZeroDivisionError"),
+    "scopes": ("def f(x):\n    i = 7\n    return [i for i in x] + [i]", [3, 1, 2, 7]),
+    "text": ("def f(x): return 'hello wOrld'.title() + 'ab'.translate(str.maketrans('ab', 'xy')) + 'a,b'.rpartition(',')[2]", "Hello Worldxyb"),
+    "itertools": ("from itertools import combinations, groupby\ndef f(x): return [list(c) for c in combinations(x, 2)] + [k for k, g in groupby('aab')]", [[3, 1], [3, 2], [1, 2], "a", "b"]),
+    "Counter": ("from collections import Counter\ndef f(x): return Counter(x + [1]).most_common(1)", [(1, 2)]),
+    "deque": ("from collections import deque\ndef f(x):\n    d = deque(x, maxlen=2)\n    d.rotate(1)\n    return list(d)", [2, 1]),
+    "reduce": ("from functools import reduce\ndef f(x): return reduce(lambda a, b: a * b, x)", 6),
+    "lru_cache": ("from functools import lru_cache\n@lru_cache(maxsize=None)\ndef g(n): return n if n < 2 else g(n - 1) + g(n - 2)\ndef f(x): return g(9)", 34),
+    "re": ("import re\ndef f(x): return re.findall(r'\\d+', 'a12b3') + [re.search(r'(?P<n>b)', 'abc')['n']]", ["12", "3", "b"]),
+    "heapq": ("import heapq\ndef f(x):\n    heapq.heapify(x)\n    return heapq.heappop(x)", 1),
+    "bisect": ("import bisect\ndef f(x): return bisect.bisect_left(sorted(x), 2)", 1),
+    "property": ("class A:\n    @property\n    def r(self): return 5\ndef f(x): return A().r", 5),
+    "generator": ("def g(x):\n    for a in x: yield a * a\ndef f(x): return list(g(x))", [9, 1, 4]),
+    "decorator": ("def twice(g): return lambda *a: g(*a) * 2\n@twice\ndef f(x): return len(x)", 6),
+    "with": ("class C:\n    def __enter__(self): return 5\n    def __exit__(self, *a): return True\ndef f(x):\n    with C() as n: return n", 5),
+    "stars": ("def g(a, *b, c=1, **d): return [a, list(b), c, d]\ndef f(x): return g(*x, c=3, e=4)", [3, [1, 2], 3, {"e": 4}]),
+    "sorted": ("def f(x): return sorted(x, key=lambda a: -a) + sorted(['bb', 'a'], key=len)", [3, 2, 1, "a", "bb"]),
+    "zip strict": ("def f(x):\n    try: return list(zip(x, [1], strict=True))\n    except ValueError: return 'uneven'", "uneven"),
+    "bits": ("def f(x): return [(11).bit_count(), (11).bit_length(), ~x[0]]", [3, 4, -4]),
+    "slices": ("def f(x):\n    x[::2] = [0, 0]\n    return x[::-1]", [0, 1, 0]),
+    "chained comparison": ("def f(x): return [1 < x[0] < 5, 1 < x[0] > 4, 1 in x == True]", [True, False, False]),
+    "lazy any": ("def f(x):\n    seen = []\n    any(seen.append(a) or a < 3 for a in x)\n    return seen", [3, 1]),
+    "lazy walrus": ("def f(x): return hit if any((hit := a) < 3 for a in x) else None", 1),
+    "endless iterator": ("from itertools import count\ndef f(x): return next(n for n in count(1) if n * n > 50)", 8),
+    "round": ("def f(x): return round(2.675, 2)", 2.67),
+    "what an assertion says": ("def f(x):\n    try: assert not x, 'empty'\n    except AssertionError as e: return str(e)", "empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_program_is_never_judged_wrong(name, bwrap):
+    code, gives = RIGHT[name]
+    namespace = {}
+    exec(code, namespace)  # noqa: S102 - our own programs
+    assert namespace["f"]([3, 1, 2]) == gives
+    verdict = run_tests(code, f"assert f([3, 1, 2]) == {gives!r}", "f")
+    assert verdict.passed, verdict
+
+
+def test_a_simple_program_is_judged_once_and_a_failed_one_stays_so_without_a_second_level(monkeypatch):
+    asked = []
+    monkeypatch.setattr(isolation, "missing", lambda: asked.append(1) or "switched off")
+    for code in ("def f(x): return x + 3", "def f(x): return x +", "def f(x): return ( min ( x , 2 ) - y ) ** 3", "def f(x): return x + 8"):
+        assert run_tests(code, TEN, "f").level == "monty"
+    assert not asked
+    assert run_tests("def f(x): return round(2.5)", TEN, "f").status == "failed" and asked
 
 
 def test_the_benchmark_of_the_sandboxes(bwrap):

@@ -285,6 +285,67 @@ def test_what_a_spoilt_body_cost_counts_too(make):
         assert engine.replies.spent("m") == (6, 12) == make().replies.spent("m")
 
 
+def test_paid_retries_stay_within_the_budget(make):
+    "Each fault of 3 tokens is paid for; many at a time must not pay more together than the budget holds."
+    def plan(body, number): return "no content" if number <= 9 else ""
+
+    with StubServer(plan) as stub:
+        engine = make(stub.url, budget=Budget(tokens=60), concurrency=16)
+        assert "budget_tokens = 60 is used up" in stopped(engine, *[ask(n) for n in range(16)])
+        assert 60 - 12 < sum(engine.replies.spent("m")) == 3 * sum(stub.tries.values()) <= 60
+        done = make(stub.url, budget=Budget(tokens=1000)).generate([ask(n) for n in range(16)])
+        assert [one.text for one in done] == [f"heard {n}" for n in range(16)]
+
+
+@pytest.mark.parametrize("fault", ["length in thought", "content_filter"])
+def test_a_reply_without_text_that_says_why_is_a_reply(make, fault):
+    with StubServer(lambda body, number: fault) as stub:
+        engine = make(stub.url)
+        (done,) = engine.generate([ask(7)])
+        assert (done.text, done.token_ids, done.cut, engine.counters["retries"]) == ("", [], True, 0)
+        assert lines(engine)[0]["finish"] == fault.split()[0] and make().generate([ask(7)]) == [done]
+
+
+NOBODY = "http://127.0.0.1:9/v1"
+
+
+@pytest.mark.parametrize("urls", [[NOBODY], [NOBODY, "http://127.0.0.1:10/v1"]])
+def test_where_nobody_ever_answered_a_run_stops_soon(make, urls, monkeypatch):
+    monkeypatch.setattr(server, "LONGEST_WAIT", 30.0)
+    began, engine = time.monotonic(), make(*urls)
+    told = stopped(engine, *[ask(n) for n in range(8)])
+    assert told.startswith(", ".join(urls)) and "(ConnectError), 3 times and no answer ever; start the server or correct the address" in told
+    assert time.monotonic() - began < 5
+
+
+def test_a_server_that_answered_once_may_restart(make):
+    engine = make(NOBODY)
+    engine.endpoints[0].answered = True
+    assert f"no whole reply in {server.ATTEMPTS} attempts" in stopped(engine, ask(2))
+
+
+def test_a_dialogue_that_outgrows_the_context_says_what_to_lower(make):
+    for says in ("This model's maximum context length is 8192 tokens.", "the request exceeds the available context size"):
+        with StubServer(lambda body, number: "400", says=says) as stub:
+            told = stopped(make(stub.url), ask(1))
+        assert says in told and "lower max_message_tokens or max_rounds" in told
+
+
+def test_a_model_that_calls_the_limit_otherwise_is_asked_in_its_words(make):
+    sent = []
+
+    def plan(body, number):
+        sent.append(body)
+        return "400" if "max_tokens" in body else ""
+
+    says = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    with StubServer(plan, says=says) as stub:
+        engine = make(stub.url, concurrency=1)
+        assert len(engine.generate([ask(n) for n in range(3)])) == 3
+    assert [body.get("max_completion_tokens") for body in sent] == [None, 8, 8, 8]
+    assert len(make().generate([ask(n) for n in range(3)])) == 3  # the record knows no difference
+
+
 def test_the_key_is_sent_and_never_told(make, monkeypatch, caplog):
     monkeypatch.setenv("MY_KEY", SECRET)
     caplog.set_level(logging.DEBUG)
@@ -308,7 +369,7 @@ def test_a_key_with_odd_characters_is_refused_without_telling_it(make, monkeypat
         assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "ftp://host/v1", "http://", "http://host:port/v1", "http://a b/v1", ""])
+@pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "ftp://host/v1", "http://", "http://host:port/v1", "http://a b/v1", "http://[::1", ""])
 def test_an_address_that_is_none(url):
     with pytest.raises(OptimaError, match="base_url = .*: expected an address such as http://"):
         checked_url("base_url", url)
