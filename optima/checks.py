@@ -38,7 +38,7 @@ BOUNDS = {
                      "max_acceptable_tokens", "lora_rank", "lora_alpha", "training_steps", "batch_dialogues",
                      "micro_batch", "batch_size", "shard_dialogues",
                      "threads", "concurrency", "agents", "expansions", "rollouts", "pilot_dialogues",
-                     "preference_steps", "batch_pairs", "votes", "scaling_samples"), (1, MANY)),
+                     "preference_epochs", "batch_pairs", "votes", "scaling_samples"), (1, MANY)),
 }
 
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MIXED', 'MODELS', 'ROWS', 'ENDINGS', 'BENCHMARKS', 'WAYS', 'SCALE', 'FRAME', 'shown', 'shown_rows', 'listed',
-           'systems_table', 'against_votes', 'shown_costs', 'effort_table', 'given_to', 'held', 'main_table_of',
-           'paper_model', 'table_name', 'paper_notes', 'paper_block', 'counterpart', 'twin', 'paper_values',
-           'contrasts', 'contrasts_table', 'way', 'ways', 'sizes', 'closeness', 'span', 'not_run', 'answered',
-           'smaller', 'most', 'sized', 'Box', 'box']
+           'systems_table', 'against_votes', 'shown_costs', 'effort_table', 'given_to', 'stepped', 'held',
+           'main_table_of', 'paper_model', 'table_name', 'paper_notes', 'paper_block', 'counterpart', 'twin',
+           'paper_values', 'contrasts', 'contrasts_table', 'way', 'ways', 'sizes', 'closeness', 'span', 'not_run',
+           'answered', 'smaller', 'most', 'sized', 'Box', 'box']
 
 # %% ../nbs/core/78_paper.ipynb #4a9d9b1d
 import html
@@ -18,7 +18,7 @@ from .errors import OptimaError, suggest
 from .evaluation import PAPER_ROWS, benchmarks_of, cells_of, check_pairs, compare, gather, paper_row, system_order
 
 # %% ../nbs/core/78_paper.ipynb #e56aaee2
-from .costs import amount, mean_cost, training_cost
+from .costs import amount, mean_cost, training_cost, training_stages
 from .published import points_text, published, published_table, ratio_text
 from .results import model_name, resampled, row_cell, rows_of, several, tasks_told
 from .settings import DEFAULTS
@@ -102,7 +102,8 @@ def effort_table(
         if line["settings"].get("iterations"): by_system.setdefault(shown(line["system"]), []).append(line)
     def trained(name): return lambda system: amount(mean_cost([training_cost(line) for line in by_system[system]])[name])
     def given(name): return lambda system: str(given_to(by_system[system][0])[name])
-    columns = {"system": str, **{name: given(name) for name in ("iterations", "on preferences", "optimiser steps")},
+    columns = {"system": str, **{name: given(name) for name in ("iterations", "on preferences")},
+               "optimiser steps": lambda system: format_number(stepped(by_system[system]), 0),
                "dialogues generated": lambda system: format_number(held(by_system[system]), 0),
                "tokens generated": trained("generated"), "tokens trained": trained("trained")}
     seeds = " or ".join(map(str, sorted({len(found) for found in by_system.values()})))
@@ -110,11 +111,15 @@ def effort_table(
 
 
 def given_to(line: dict) -> dict[str, int]:
-    "The iterations and the optimiser steps of one training."
+    "The iterations of one training, and how many of them learned from pairs."
     settings = DEFAULTS | line["settings"]
     kinds = [prefers(settings["method"], number) for number in range(1, settings["iterations"] + 1)]
-    steps = sum(settings["preference_steps" if kind else "training_steps"] for kind in kinds)
-    return {"iterations": len(kinds), "on preferences": sum(kinds), "optimiser steps": steps}
+    return {"iterations": len(kinds), "on preferences": sum(kinds)}
+
+
+def stepped(lines: list[dict]) -> float:  # of one system
+    "How many optimiser steps one training took: the mean over benchmarks and seeds; pairs are gone over once, however many they are."
+    return sum(stage.get("steps", 0) / len(line["results"]["evaluation"]) for line in lines for stage in training_stages(line)) / len(lines)
 
 
 def held(lines: list[dict]) -> float | None:  # of one system

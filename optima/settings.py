@@ -103,9 +103,9 @@ class Settings:
     pair_share: float = 0.5  # of a tree's pairs
     beta: float = 0.1  # of DPO: how far the team may move from where it stood
     nll_weight: float = 1.0  # alpha, of the chosen turn's own loss; 0 is plain DPO
-    preference_steps: int = 16  # optimiser steps on pairs per iteration
+    preference_epochs: int = 1  # passes over the pairs of an iteration
     preference_rate: float = 1e-3  # their peak learning rate
-    batch_pairs: int = 32  # pairs per optimiser step
+    batch_pairs: int = 32  # pairs per optimiser step, at most
     one_model: bool = False  # while trees grow, keep the base or the team in memory, not both
     votes: int = 8  # samples per task of the decoding "vote"
     vote_temperature: float = 0.5
@@ -197,7 +197,8 @@ class Settings:
             content["model"] = model_digest(self.team_model)
         if found := data_content(self.benchmarks, self.data):
             content["data"] = found
-        versions = STAGE_VERSIONS | (PAPER_VERSIONS if self.reward == "paper" or self.system in PAPER else {})
+        paper = PAPER_VERSIONS | (NEVER_MADE if self.method == "isft" else {})
+        versions = STAGE_VERSIONS | (paper if self.reward == "paper" or self.system in PAPER else {})
         return digest({"settings": self.to_dict() | content, "versions": versions})
 
 
@@ -261,6 +262,7 @@ def find_data(where: str, value: str, folder: Path) -> str:
 TYPES = get_type_hints(Settings)
 WORDS = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
 DEFAULTS = {one.name: one.default if one.default is not MISSING else {} for one in fields(Settings) if one.name != "system"}
+NEVER_MADE = {"prefer": 1}  # by imitation: a later version of that stage leaves these experiments their keys
 SINCE = ("data", *list(DEFAULTS)[list(DEFAULTS).index("method"):list(DEFAULTS).index("by") + 1])  # settings that came after the first published runs
 
 

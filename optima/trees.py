@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PILOT', 'GROWTH', 'PAIRING', 'PREFERRING', 'pilot', 'grow', 'known_scale', 'grow_part', 'trees_of', 'pair_stage',
-           'prefer', 'tree_summary']
+           'plan_of', 'prefer', 'tree_summary']
 
 # %% ../nbs/core/66_trees.ipynb #c09a771d
 import warnings
 from collections import Counter
 from dataclasses import replace
+from math import ceil
 from statistics import fmean
 from time import perf_counter
 
@@ -116,7 +117,16 @@ def pair_stage(store: Store, settings: Settings, grown: Stage) -> Stage:
 
 # %% ../nbs/core/66_trees.ipynb #ca242089
 PREFERRING = (*(name for name in TRAINING if name not in ("learning_rate", "training_steps", "batch_dialogues")),
-              "beta", "nll_weight", "preference_steps", "preference_rate", "batch_pairs")
+              "beta", "nll_weight", "preference_epochs", "preference_rate", "batch_pairs")
+
+
+def plan_of(
+    pairs: int,  # at least 1
+    settings: Settings,
+) -> dict[str, int]:  # optimiser steps, and pairs per step
+    "Whole passes over the pairs, in steps of one size (`preference_epochs`; the paper's Table 8 has one)."
+    steps = ceil(pairs / settings.batch_pairs)
+    return {"steps": settings.preference_epochs * steps, "batch_pairs": ceil(pairs / steps)}
 
 
 def prefer(store: Store, team: Team, benchmark: str, iteration: int, paired: Stage) -> Team:
@@ -126,21 +136,22 @@ def prefer(store: Store, team: Team, benchmark: str, iteration: int, paired: Sta
         warnings.warn(f"{settings.system}, {benchmark}, iteration {iteration}: no pair of turns is far enough apart "
                       f"(pair_threshold {settings.pair_threshold}, pair_difference {settings.pair_difference}); the team stays as it is", stacklevel=2)
         return team
+    plan = plan_of(len(pairs), settings)
     stage = store.stage("prefer", settings.pick(*PREFERRING) | {"iteration": iteration}, version=PAPER_VERSIONS["prefer"],
                         inputs=[model_digest(team.base), team.adapter.key if team.adapter else "", paired.key])
 
     def build(folder):
         from optima.dpo import train_preferences
         team.rest()
-        with Progress(f"{settings.system}, {benchmark}, iteration {iteration}: prefer", settings.preference_steps) as progress:
+        with Progress(f"{settings.system}, {benchmark}, iteration {iteration}: prefer", plan["steps"]) as progress:
             log = train_preferences(
-                team.base, pairs, folder / "adapter", seed=stream(settings, "prefer", iteration), steps=settings.preference_steps,
+                team.base, pairs, folder / "adapter", seed=stream(settings, "prefer", iteration), **plan,
                 learning_rate=settings.preference_rate, beta=settings.beta, nll_weight=settings.nll_weight,
-                batch_pairs=settings.batch_pairs, micro_batch=settings.micro_batch, rank=settings.lora_rank, alpha=settings.lora_alpha,
+                micro_batch=settings.micro_batch, rank=settings.lora_rank, alpha=settings.lora_alpha,
                 quantization=settings.quantization, gradient_checkpointing=settings.gradient_checkpointing,
                 start_adapter=team.adapters.get("all"), data={"pairs": len(pairs), "iteration": iteration} | origin(paired, "pairs.jsonl"),
                 progress=lambda step, steps, text: progress.step(1, text))  # fmt: skip
-        cost = {"pairs": len(pairs), "steps": settings.preference_steps, "tokens": sum(log["label_tokens"]), "seconds": log.pop("seconds"), "flops": log.pop("flops")}
+        cost = {"pairs": len(pairs), "steps": plan["steps"], "tokens": sum(log["label_tokens"]), "seconds": log.pop("seconds"), "flops": log.pop("flops")}
         write_json(folder / "cost.json", cost | provenance())
         write_json(folder / "log.json", log)
 

@@ -158,7 +158,8 @@ def paper_line(system: str, seed: int, tasks: int = 60) -> dict:
     if changes.get("transfer"):
         more["transfer"] = {home: {away: made(away, 3, share=0.9)} for home, away in zip(names, [names[spot] for spot in (1, 0, 3, 2)])}
     stages = [stage("evaluate", [system, seed, name], dialogues=tasks, tokens=999, seconds=2.0, flops=1e9) for name in names]
-    stages += [stage("train", [system, seed, name], dialogues=40, tokens=9000, seconds=12.0, flops=5e10) for name in learned]
+    taken = sum(4 if prefers(method, step) else 24 for step in range(1, iterations + 1))
+    stages += [stage("train", [system, seed, name], dialogues=40, tokens=9000, seconds=12.0, flops=5e10, steps=taken) for name in learned]
     settings = {"base": "toy_paper", "paradigm": "by_task", "training_steps": 24, "iterations": iterations, "method": method}
     more["iterations"] = {name: learned_from(method, iterations, 25 if changes.get("loss_weight") == 0 else 45) for name in learned}
     return {"key": digest([system, seed]), "system": system, "preset": "synthetic", "seed": seed,

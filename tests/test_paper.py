@@ -18,10 +18,10 @@ from optima.preferences import read_pairs
 from optima.readability import readability_losses
 from optima.scheduler import Dialogue
 from optima.settings import load_settings, read_preset
-from optima.store import Stage, Store
+from optima.store import PAPER_VERSIONS, Stage, Store
 from optima.systems import METHODS, PAPER, PAPER_MAIN, SYSTEMS, TRAINED, prefers, untrained_row
 from optima.teams import Team, adapters_in, hold, settled, student, talk_settings, training_tasks
-from optima.trees import grow, trees_of
+from optima.trees import grow, plan_of, trees_of
 from optima.treesearch import MEANS
 
 SHARING, DEBATE = "toy_2wikimultihopqa", "toy_gsm8k"
@@ -192,6 +192,32 @@ def test_rounds_of_imitation_and_preferences_are_whole():
     assert made == {"isft": 3, "isft_dpo": 4, "isft_dpo_without_loss": 4} and prefers("isft_dpo", 4)
     assert load_settings("paper_isft_dpo", "paper").iterations == 6
     assert load_settings("paper_isft_dpo", "toy", overrides={"iterations": 3}).iterations == 3
+
+
+@pytest.mark.parametrize("pairs, epochs, plan", [
+    (3, 1, (1, 3)), (32, 1, (1, 32)), (33, 1, (2, 17)), (64, 1, (2, 32)), (250, 1, (8, 32)), (3, 4, (4, 3)), (33, 2, (4, 17))])
+def test_training_on_pairs_goes_over_each_as_often_as_is_asked_for(pairs, epochs, plan):
+    found = plan_of(pairs, load_settings("paper_isft_dpo", "toy", overrides={"preference_epochs": epochs}))
+    assert (found["steps"], found["batch_pairs"]) == plan
+
+
+@pytest.mark.slow
+def test_the_steps_that_an_experiment_took_on_pairs_are_one_pass(lines):
+    runs, made = lines
+    for line in (made["paper_idpo"], made["paper_isft_dpo"]):
+        costs = [entry for entry in line["cost"]["stages"] if entry["stage"] == "prefer"]
+        assert costs and max(entry["pairs"] for entry in costs) > 4  # more than one batch of preset smoke
+        assert [entry["steps"] for entry in costs] == [-(-entry["pairs"] // 4) for entry in costs]
+        read = [json.loads((runs / stage / "log.json").read_text()) for stage in stages(line, "prefer")]
+        assert sorted(len(log["loss"]) for log in read) == sorted(entry["steps"] for entry in costs)
+
+
+def test_a_new_version_of_preferring_leaves_imitation_its_keys(monkeypatch):
+    def keys(): return {system: replace(load_settings(system, "toy")).key for system in ("optima_debate", "paper_untrained", *TRAINED)}
+    before = keys()
+    monkeypatch.setitem(PAPER_VERSIONS, "prefer", PAPER_VERSIONS["prefer"] + 1)
+    after = keys()
+    assert [system for system in before if before[system] != after[system]] == ["paper_idpo", "paper_isft_dpo"]
 
 
 @pytest.mark.parametrize("method", METHODS)

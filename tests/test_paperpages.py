@@ -172,7 +172,7 @@ def test_a_point_of_a_course_has_the_interval_of_an_evaluation_on_its_tasks():
 def test_what_a_training_was_given_is_told_in_iterations_steps_and_tokens():
     shown = {cells[0]: cells[1:] for cells in effort_table(LINES, "synthetic numbers").cells[1:]}
     assert "untrained" not in shown and shown["tuned_single"][:3] == shown["isft"][:3] == ["3", "0", "72"]
-    assert shown["isft_dpo"][:4] == ["4", "2", "80", "2048"] and shown["idpo"][1] == "2"
+    assert shown["isft_dpo"][:4] == ["4", "2", "56", "2048"] and shown["idpo"][1:3] == ["2", "32"]
     single = [line | {"cost": {"stages": [entry | {"tokens": entry["tokens"] // 2} for entry in line["cost"]["stages"]]}} for line in alone(LINES, "paper_tuned_single")]
     halved = {cells[0]: cells[-1] for cells in effort_table([*single, *alone(LINES, "paper_isft")], "synthetic numbers").cells[1:]}
     assert halved == {"tuned_single": "4,500", "isft": "9,000"}
