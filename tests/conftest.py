@@ -7,10 +7,17 @@ import pytest
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: tests that send it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONG = ("test_reproduce.py", "browser", "test_tutorials.py", "test_site.py", "test_notebooks.py", "test_loop.py", "test_paper.py")
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+
+def pytest_collection_modifyitems(items):
+    "Files that take long come first: two processes take a file each, and neither shall end with a long one, alone."
+    items.sort(key=lambda item: min((place for place, name in enumerate(LONG) if name in item.path.parts), default=len(LONG)))
 
 
 @pytest.fixture(scope="module")

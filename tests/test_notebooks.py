@@ -1,25 +1,26 @@
 "Each notebook runs, is clean, is in sync with its module, and keeps to the house's rules."
 import ast
+import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from optima import kernels
 from tools.check import call, out_of_sync, stale_readme, unclean
 from tools.project import ROOT, copy_project, notebooks
 from tools.site_checks import page_name
 
-CELL_SECONDS, NOTEBOOK_SECONDS, AT_ONCE = 120, 300, 2
+CELL_SECONDS, NOTEBOOK_SECONDS = 120, 300
 RUN_HERE = [  # test_tutorials.py runs the tutorials, with their solutions
     path for path in notebooks() if path.parts[1] in ("index.ipynb", "core", "results", "explain")
 ]
 ALL, CORE, REPRODUCE = notebooks(), notebooks("core"), notebooks("reproduce")
+FORKED = multiprocessing.get_context("forkserver")  # imports once what most notebooks import: seconds of each
+FORKED.set_forkserver_preload(["nbdev.test", *kernels.PAGES, *kernels.MODELS, *kernels.TRAINING])
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -32,29 +33,26 @@ def code_cells(path: Path) -> list:
     return [cell for cell in read(path).cells if cell.cell_type == "code"]
 
 
-def run_notebook(path: Path, settings: Path) -> tuple[int, str]:
+def in_this_process(path: Path, folder: Path):
+    "Run a notebook by nbdev's tester in this process, a new one; all that it says goes into a file."
+    from nbdev.test import nbdev_test
+
+    os.setsid()
+    os.chdir(ROOT)
+    os.environ["IPYTHONDIR"] = str(folder)
+    for stream in (1, 2): os.dup2(os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    nbdev_test(str(path), cell_timeout=CELL_SECONDS)
+
+
+def run_notebook(path: Path, folder: Path) -> tuple[int, str]:
     "Exit code and output of nbdev's tester; a notebook that hangs is ended with all that it started."
-    command = [Path(sys.executable).with_name("nbdev-test"), "--cell-timeout", str(CELL_SECONDS), path]
-    started = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | {"IPYTHONDIR": str(settings)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )
-    try:
-        output, _ = started.communicate(timeout=NOTEBOOK_SECONDS)
-    except subprocess.TimeoutExpired:
+    started = FORKED.Process(target=in_this_process, args=(path, folder))
+    started.start()
+    started.join(NOTEBOOK_SECONDS)
+    if started.is_alive():
         os.killpg(started.pid, signal.SIGKILL)
-        return 124, f"{started.communicate()[0]}\nended after {NOTEBOOK_SECONDS} s"
-    return started.returncode, output
-
-
-@pytest.fixture(scope="session")
-def runs(request, tmp_path_factory):
-    "The notebooks that were asked for, two at a time: there are two cores, and each notebook has one thread."
-    asked = [item.callspec.params["path"] for item in request.session.items if item.name.startswith("test_runs[")]
-    pool = ThreadPoolExecutor(AT_ONCE)
-    settings = tmp_path_factory.mktemp("ipython")
-    yield {path: pool.submit(run_notebook, path, settings) for path in asked}
-    pool.shutdown(cancel_futures=True)
+        started.join()
+    return started.exitcode, (folder / "said").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -64,8 +62,8 @@ def copy(tmp_path):
 
 
 @pytest.mark.parametrize("path", RUN_HERE, ids=str)
-def test_runs(path, runs):
-    code, output = runs[path].result()
+def test_runs(path, tmp_path):
+    code, output = run_notebook(path, tmp_path)
     assert code == 0, output
 
 

@@ -40,7 +40,8 @@ READY = f"""path => {{ {PANEL}
 ENDED = f"""() => {{ {PANEL} {CODE}
     const failed = code.some(cell => cell.outputs.toJSON().some(output => output.output_type === 'error'));
     const still = code.every(cell => cell.executionState === 'idle') && session.kernelDisplayStatus === 'idle';
-    return document.querySelector('.jp-Dialog') || still && (failed || code.every(cell => cell.executionCount)) }}"""
+    const asks = [...document.querySelectorAll('.jp-Dialog-content')].some(dialog => dialog.innerText.trim());
+    return asks || still && (failed || code.every(cell => cell.executionCount)) }}"""
 FAILED = f"""() => {{ {PANEL} {CODE}
     const told = (cell, what) => `${{cell.sharedModel.source.split('\\n')[0]}}: ${{what}}`;
     const asked = [...document.querySelectorAll('.jp-Dialog-content')].map(dialog => `JupyterLab asks: ${{dialog.innerText}}`);
