@@ -67,6 +67,15 @@ def test_runs(path, tmp_path):
     assert code == 0, output
 
 
+def test_a_notebook_that_fails_or_hangs_is_noticed(tmp_path, monkeypatch):
+    for name, source in (("fails", "1 / 0"), ("hangs", "import time; time.sleep(600)")):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), tmp_path / f"{name}.ipynb")
+    code, output = run_notebook(tmp_path / "fails.ipynb", tmp_path)
+    assert code == 1 and "ZeroDivisionError" in output
+    monkeypatch.setitem(globals(), "NOTEBOOK_SECONDS", 5)
+    assert run_notebook(tmp_path / "hangs.ipynb", tmp_path)[0] == -signal.SIGKILL
+
+
 def test_modules_are_what_the_notebooks_export(copy):
     assert out_of_sync(copy) == []
 

@@ -34,11 +34,11 @@ def smoke(system, seed=0, **changes):
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
-    "The paper's three methods, a team with an adapter for each role, one agent trained, and the vote, for real, in one folder."
+    "The paper's three methods, a team with an adapter for each role, and the vote, for real, in one folder."
     runs = tmp_path_factory.mktemp("paper")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        made = {name: run_experiment(smoke(name), runs) for name in (*TRAINED, "paper_sc", "paper_tuned_single", "paper_isft_per_role")}
+        made = {name: run_experiment(smoke(name), runs) for name in (*TRAINED, "paper_sc", "paper_isft_per_role")}
     return runs, made
 
 
@@ -213,7 +213,7 @@ def test_the_steps_that_an_experiment_took_on_pairs_are_one_pass(lines):
 
 
 def test_a_new_version_of_preferring_leaves_imitation_its_keys(monkeypatch):
-    def keys(): return {system: replace(load_settings(system, "toy")).key for system in ("optima_debate", "paper_untrained", *TRAINED)}
+    def keys(): return {system: load_settings(system, "toy").key for system in ("optima_debate", "paper_untrained", *TRAINED)}
     before = keys()
     monkeypatch.setitem(PAPER_VERSIONS, "prefer", PAPER_VERSIONS["prefer"] + 1)
     after = keys()

@@ -14,8 +14,8 @@ from optima.registry import read_registry
 from optima.store import canonical
 from optima.systems import ABLATIONS, MAIN
 
-SHOWN = (*ARTICLE, "paper_iterations")  # the other pages of the paper are run on made-up lines
-SYSTEMS = (*MAIN, *ABLATIONS, *ARTEFACTS["paper_iterations"]["systems"])
+SHOWN = (*ARTICLE, "paper_main")  # the other pages of the paper are run on made-up lines
+SYSTEMS = (*MAIN, *ABLATIONS, *ARTEFACTS["paper_main"]["systems"])
 OPTIMA = [sys.executable, "-m", "optima.cli"]
 
 
@@ -31,7 +31,7 @@ def truth(line):
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    "One `optima reproduce` of the article's pages and one of the paper's, and a second one that came while it ran."
+    "One `optima reproduce` of the article's pages and the paper's main one, and a second one that came while it ran."
     runs = tmp_path_factory.mktemp("smoke") / "runs"
     first = start("reproduce", "--only", ",".join(SHOWN), "--preset", "smoke", "--runs", runs, "--workers", 2)
     lock = runs / "locks" / "folder.lock"
@@ -95,8 +95,8 @@ def test_a_line_says_what_froze_its_settings(smoke):
     assert len({line["machine"]["frozen"] for line in read_registry(smoke["runs"])}) == 1
 
 
-@pytest.mark.parametrize("name, systems", [
-    ("main_results", MAIN), ("paper_iterations", ("untrained", "random_selection", "isft", "idpo", "isft_dpo"))])
+@pytest.mark.parametrize("name, systems", [("main_results", MAIN), ("paper_main", (
+    "cot", "sc", "untrained", "autoform", "tuned_single", "random_selection", "isft", "idpo", "isft_dpo"))])
 def test_the_report_command_reads_what_reproduce_wrote(smoke, name, systems):
     done = start("report", name, "--json", "--runs", smoke["runs"])
     out, err = done.communicate(timeout=120)
