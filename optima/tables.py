@@ -11,6 +11,7 @@ import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
@@ -31,17 +32,17 @@ class Table:
     caption: str = ""
     best: tuple[str, ...] = ()  # headings of columns whose highest number stands in bold
 
-    @property
+    @cached_property
     def cells(self) -> list[list[str]]:
         "Headings, then one list of texts per row."
         return [list(self.columns)] + [[str(show(row)) for show in self.columns.values()] for row in self.rows]
 
-    @property
+    @cached_property
     def numeric(self) -> list[bool]:
         "Which columns to align on the right: those whose texts all start like numbers."
         return [all(text[:1] in "+-−×0123456789–" for text in column[1:]) for column in zip(*self.cells)]
 
-    @property
+    @cached_property
     def bold(self) -> list[list[bool]]:
         "Which texts hold the highest number of a column that has a best."
         columns = [marked(column[1:]) if column[0] in self.best else [False] * len(self.rows) for column in zip(*self.cells)]

@@ -1,6 +1,5 @@
 "Each notebook runs, is clean, is in sync with its module, and keeps to the house's rules."
 import ast
-import multiprocessing
 import os
 import re
 import signal
@@ -8,8 +7,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from forked import kill, start
 
-from optima import kernels
 from tools.check import call, out_of_sync, stale_readme, unclean
 from tools.project import ROOT, copy_project, notebooks
 from tools.site_checks import page_name
@@ -19,8 +18,6 @@ RUN_HERE = [  # test_tutorials.py runs the tutorials, with their solutions
     path for path in notebooks() if path.parts[1] in ("index.ipynb", "core", "results", "explain")
 ]
 ALL, CORE, REPRODUCE = notebooks(), notebooks("core"), notebooks("reproduce")
-FORKED = multiprocessing.get_context("forkserver")  # imports once what most notebooks import: seconds of each
-FORKED.set_forkserver_preload(["nbdev.test", *kernels.PAGES, *kernels.MODELS, *kernels.TRAINING])
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -34,24 +31,19 @@ def code_cells(path: Path) -> list:
 
 
 def in_this_process(path: Path, folder: Path):
-    "Run a notebook by nbdev's tester in this process, a new one; all that it says goes into a file."
+    "Run a notebook by nbdev's tester in this process, a new one."
     from nbdev.test import nbdev_test
 
-    os.setsid()
     os.chdir(ROOT)
     os.environ["IPYTHONDIR"] = str(folder)
-    for stream in (1, 2): os.dup2(os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     nbdev_test(str(path), cell_timeout=CELL_SECONDS)
 
 
 def run_notebook(path: Path, folder: Path) -> tuple[int, str]:
     "Exit code and output of nbdev's tester; a notebook that hangs is ended with all that it started."
-    started = FORKED.Process(target=in_this_process, args=(path, folder))
-    started.start()
+    started = start(folder / "said", in_this_process, path, folder)
     started.join(NOTEBOOK_SECONDS)
-    if started.is_alive():
-        os.killpg(started.pid, signal.SIGKILL)
-        started.join()
+    if started.is_alive(): kill(started)
     return started.exitcode, (folder / "said").read_text(encoding="utf-8")
 
 

@@ -1,14 +1,14 @@
 "The main command for real, on the smoke preset: it makes every page, shares its folder with nobody, survives kills."
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
 
+import forked
 import pytest
 
+from optima import cli
 from optima.launcher import ARTEFACTS, ARTICLE
 from optima.registry import read_registry
 from optima.store import canonical
@@ -112,13 +112,12 @@ def test_the_report_command_reads_what_reproduce_wrote(smoke, name, systems):
 def kill_at_work(runs, rng, system):
     "Start the run, let it write something new, and kill it a random moment later."
     before = len(list(runs.rglob("*")))
-    run = start("run", system, "--preset", "smoke", "--runs", runs)
-    while len(list(runs.rglob("*"))) <= before and run.poll() is None:
+    run = forked.start(runs.parent / "said", cli.main, ["run", system, "--preset", "smoke", "--runs", str(runs)])
+    while len(list(runs.rglob("*"))) <= before and run.is_alive():
         time.sleep(0.02)
     time.sleep(rng.uniform(0, 0.8))
-    assert run.poll() is None, "the run ended before it could be killed"
-    os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
+    assert run.is_alive(), (runs.parent / "said").read_text(encoding="utf-8")
+    forked.kill(run)
 
 
 @pytest.mark.parametrize("system", ["optima_debate", "paper_idpo"])

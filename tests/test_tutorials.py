@@ -1,16 +1,18 @@
 "Each tutorial is built as the others are, and runs in its time, with the solutions of its exercises."
 import re
+import shutil
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 
+from optima import kernels
+from optima.launcher import Job, ended, environment, launch, stop
 from tools.project import ROOT, notebooks
 
-CELL_SECONDS = 120
+RUN_SECONDS = 300  # of the clock, solutions included; then it is stopped
 PAGE_SECONDS = 120  # of a processor; 40 are promised, and a busy machine spends two to three times as many on the same work
 STOPWATCH = "import os; print(sum(os.times()[:4]))"  # processor seconds of the kernel, and of what it started, until here
 TUTORIALS = (  # in reading order
@@ -19,6 +21,7 @@ TUTORIALS = (  # in reading order
 ALL = notebooks("tutorials")
 FOLDED = re.compile(r"<details>\s*<summary>Solution</summary>(.*?)</details>", re.DOTALL)
 CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 NOT_RUN = re.compile(r"(?m)^#\| *eval: *false")
 
 
@@ -91,16 +94,27 @@ class Run(NamedTuple):
     seconds: float
 
 
-def run(notebook, folder: Path) -> Run:
-    "Run a notebook's cells and solutions in a kernel of their own."
-    ran, error = with_solutions(notebook), ""
-    client = NotebookClient(ran, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    try:
-        client.execute()
-    except CellExecutionError as failed:
-        error = str(failed)
-    shown = [output.text for cell in ran.cells if cell.source == STOPWATCH for output in cell.outputs]
-    return Run(error, float(*shown))
+@pytest.fixture(scope="module")
+def warmed():
+    "A process that has imported what tutorials import, seconds of each otherwise: their kernels are forks of it."
+    with kernels.Warmed((*kernels.PAGES, *kernels.MODELS, *kernels.TRAINING), environment()) as process:
+        yield process
+
+
+def run(notebook, folder: Path, warmed: kernels.Warmed) -> Run:
+    "Run a notebook's cells and solutions in a kernel of their own, whose working directory is this folder."
+    job = Job("tutorial", folder / "tutorial.ipynb", folder / "ran.ipynb", {})
+    nbformat.write(with_solutions(notebook), job.notebook)
+    launch(job, folder, warmed)
+    end = time.monotonic() + RUN_SECONDS
+    while not ended(job) and time.monotonic() < end: time.sleep(0.1)
+    stop([job])
+    ran = nbformat.read(job.output if job.output.exists() else job.notebook, as_version=4)
+    outputs = [(cell.source, output) for cell in ran.cells for output in cell.get("outputs", [])]
+    traces = [COLOUR.sub("", "\n".join(output.traceback)) for _, output in outputs if output.output_type == "error"]
+    shown = [output.text for source, output in outputs if source == STOPWATCH]
+    told = {None: f"not done after {RUN_SECONDS} s", 0: ""}.get(job.code, "\n".join([job.error, *traces]))
+    return Run(told, float(*shown))
 
 
 def complaint(ran: Run) -> str:
@@ -116,8 +130,9 @@ def test_each_tutorial_is_there_and_in_the_index_in_order():
 
 
 @pytest.mark.parametrize("path", ALL, ids=str)
-def test_runs_with_solutions(path, capsys):
-    ran = run(read(path), (ROOT / path).parent)
+def test_runs_with_solutions(path, tmp_path, warmed, capsys):
+    beside = shutil.copytree((ROOT / path).parent, tmp_path / "tutorials")  # for the files that it reads
+    ran = run(read(path), beside, warmed)
     with capsys.disabled():
         print(f"\n{path.stem}: {ran.seconds:.0f} s of a processor", end=" ")
     assert complaint(ran) == ""
@@ -171,17 +186,22 @@ def test_code_behind_the_exercises_is_noticed():
     assert faults(nbformat.v4.new_notebook(cells=[*cells, cells[1]])) == ["a code cell stands behind its exercises"]
 
 
-def test_solutions_run_behind_the_cells_and_their_errors_are_noticed(tmp_path):
+def test_solutions_run_behind_the_cells_and_their_errors_are_noticed(tmp_path, warmed):
     wrong = a_tutorial(("told = 3", "assert told == 5"))
-    assert "assert told == 5" in complaint(run(wrong, tmp_path))
+    assert "assert told == 5" in complaint(run(wrong, tmp_path, warmed))
 
 
-def test_a_slow_tutorial_is_noticed_and_its_solutions_take_their_time(tmp_path, monkeypatch):
+def test_a_tutorial_that_does_not_end_is_stopped_and_noticed(tmp_path, warmed, monkeypatch):
+    monkeypatch.setitem(globals(), "RUN_SECONDS", 5)
+    assert complaint(run(a_tutorial(("told = 3", "while True: pass")), tmp_path, warmed)) == "not done after 5 s"
+
+
+def test_a_slow_tutorial_is_noticed_and_its_solutions_take_their_time(tmp_path, warmed, monkeypatch):
     busy = "from time import process_time\nwhile process_time() < {}: pass"
-    slow = a_tutorial(("told = 3", busy.format(8)))
+    slow = a_tutorial(("told = 3", busy.format(5)))
     slow.cells[1].source += "\n" + busy.format(2)
-    ran = run(slow, tmp_path)
-    monkeypatch.setitem(globals(), "PAGE_SECONDS", 8)  # what the solution alone would take
-    assert 1.9 <= ran.seconds < 8 and complaint(ran) == "", ran
+    ran = run(slow, tmp_path, warmed)
+    monkeypatch.setitem(globals(), "PAGE_SECONDS", 5)  # what the solution alone would take
+    assert 1.9 <= ran.seconds < 5 and complaint(ran) == "", ran
     monkeypatch.setitem(globals(), "PAGE_SECONDS", 1)
     assert complaint(ran).endswith("and fewer than 1 are wanted")

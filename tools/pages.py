@@ -2,6 +2,7 @@
 
 With `--render`, Quarto then makes the site in _docs/.
 """
+import gc
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from nbdev.quarto import _fix_quarto_nav, refresh_quarto_yml
 from nbdev.quarto_render import render_quarto
 from nbdev.serve import proc_nbs
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the workers take it over
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tools.site_checks import OUTSIDE, Page, Site, read_site
 
 SECTIONS = {  # folders of nbs/ in reading order, by their title in the sidebar
@@ -159,7 +160,7 @@ def make_pages() -> Path:
     write_yaml(settings, description(yaml.safe_load(settings.read_text(encoding="utf-8"))))
     write_yaml(config.nbs_path / "sidebar.yml", sidebar(config.nbs_path))
     _build_modidx()
-    made = proc_nbs(config.nbs_path, n_workers=1)
+    made = proc_nbs(config.nbs_path, n_workers=0)  # in this process, see `main`
     site = read_site(made, sorted(made.rglob("*.ipynb")))
     for page in site.pages:
         finish_page(page, site, config)
@@ -171,6 +172,7 @@ def main() -> None:
     root = Path(__file__).resolve().parents[1]
     os.chdir(root)
     made = make_pages()
+    gc.freeze()  # as this process ends, IPython collects garbage once for every page: a minute, where all is looked through
     if "--render" not in sys.argv[1:]:
         print(made)
         return
