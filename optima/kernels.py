@@ -213,8 +213,26 @@ def run_kernel(reading: int, parent: int) -> int:
     told = json.loads(told)
     os.environ.update(told["environment"])
     os.chdir(told["folder"])
-    IPKernelApp.launch_instance(argv=told["arguments"], parent_handle=parent)
+    IPKernelApp.launch_instance(argv=told["arguments"], parent_handle=parent, kernel_class=prompt_kernel())
     return 0
+
+
+def prompt_kernel() -> type:
+    "The class of a kernel that ends when it is told to, though the sandbox's processes, ended too, were not waited for: seconds a job."
+    from ipykernel.ipkernel import IPythonKernel
+    from psutil import STATUS_ZOMBIE, NoSuchProcess
+
+    class Prompt(IPythonKernel):
+        "IPython's kernel, which at its end waits for its children."
+
+        def _process_children(self):
+            alive = []
+            for child in super()._process_children():
+                with suppress(NoSuchProcess):
+                    alive += [child] if child.status() != STATUS_ZOMBIE else []
+            return alive
+
+    return Prompt
 
 
 def adopt(pid: int, writing: int):

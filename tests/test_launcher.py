@@ -301,6 +301,20 @@ def test_a_warmed_process_that_still_imports_is_ended_at_once(fake, tmp_path):
     assert not warmed.alive() and time.monotonic() - started < 5
 
 
+def test_a_kernel_waits_for_its_children_but_not_for_those_that_have_ended():
+    kernel_class = kernels.prompt_kernel()
+    kernel = kernel_class.__new__(kernel_class)
+    children = [subprocess.Popen(command) for command in (["sleep", "60"], ["true"])]
+    try:
+        os.waitid(os.P_PID, children[1].pid, os.WEXITED | os.WNOWAIT)  # ended, and nobody has asked how
+        waited_for = {child.pid for child in kernel._process_children()}
+        assert children[0].pid in waited_for and children[1].pid not in waited_for
+        assert children[1].pid in {child.pid for child in super(kernel_class, kernel)._process_children()}
+    finally:
+        children[0].kill()
+        for child in children: child.wait()
+
+
 def test_without_fork_every_job_is_a_process_of_its_own(fake, tmp_path, monkeypatch):
     monkeypatch.setattr(kernels, "can_fork", lambda: False)
     lines = launcher.ensure("main_results", "smoke", 1, tmp_path, workers=2)

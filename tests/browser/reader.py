@@ -100,8 +100,8 @@ def seen_pixels(element, picture: Path) -> tuple[np.ndarray, tuple[int, int, int
     return np.asarray(image, dtype=int), max(image.getcolors(image.width * image.height))[1]
 
 
-def hidden(element, picture: Path) -> str:
-    "Why a reader cannot see an element, in words; '' where nothing is in the way."
+def hidden(element) -> str:
+    "Why a reader cannot see an element that is drawn, in words; '' where nothing is in the way."
     element.evaluate(SCROLL)
     if not element.is_visible():
         return "it is not displayed"
@@ -112,7 +112,11 @@ def hidden(element, picture: Path) -> str:
         return "it lies outside the window"
     if not element.evaluate("element => element.tagName !== 'IMG' || element.complete && element.naturalWidth > 0"):
         return "the image is missing"
-    pixels, background = seen_pixels(element, picture)
+    return ""
+
+
+def pale(pixels: np.ndarray, background) -> str:
+    "Whether hardly any pixel differs from the background, in words."
     ink = (abs(pixels - background).max(axis=2) > CLEARLY).mean()
     return "" if ink >= MIN_INK else f"{ink:.2%} of it differs from its background"
 
@@ -123,18 +127,14 @@ def luminance(colour) -> float:
     return float(np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
 
 
-def ill_texts(figure, picture: Path) -> list[str]:
-    "The texts of a figure's SVG that are hard to read, in words."
-    opened = figure.page.context.new_page()
-    opened.goto(figure.get_attribute("src"), timeout=STEP)
-    found = faint_texts(opened, picture) + [f"{first} and {second} overlap" for first, second in opened.evaluate(OVERLAPS, MAX_OVERLAP)]
-    opened.close()
-    return found
+def ill_texts(figure, background, beside) -> list[str]:
+    "The texts of a figure's SVG, opened in another page, that are hard to read, in words."
+    beside.goto(figure.get_attribute("src"), timeout=STEP)
+    return faint_texts(beside, background) + [f"{first} and {second} overlap" for first, second in beside.evaluate(OVERLAPS, MAX_OVERLAP)]
 
 
-def faint_texts(opened, picture: Path) -> list[str]:
-    "The texts of an SVG, opened in a page of its own, that hardly differ from its background."
-    _, background = seen_pixels(opened.locator("svg"), picture)
+def faint_texts(opened, background) -> list[str]:
+    "The texts of an SVG, opened in a page of its own, that hardly differ from the background on which they were seen."
     texts = opened.locator("text").evaluate_all("texts => texts.map(text => [text.textContent, getComputedStyle(text).fill])")
     faint = []
     for text, fill in texts:
@@ -144,13 +144,20 @@ def faint_texts(opened, picture: Path) -> list[str]:
     return faint
 
 
+def complaints(kind: str, element, picture: Path, beside) -> list[str]:
+    "Why a reader cannot see an element, or read its texts."
+    if why := hidden(element):
+        return [why]
+    pixels, background = seen_pixels(element, picture)
+    if why := pale(pixels, background):
+        return [why]
+    return ill_texts(element, background, beside) if kind == "figure" else []
+
+
 def unseen(page, folder: Path) -> list[str]:
     "What on the page a reader cannot see, in words; a picture of each thing is left in the folder."
-    faults = []
-    for kind, elements in things(page).items():
-        for number, element in enumerate(elements, 1):
-            picture = folder / f"{kind}-{number}.png"
-            why = hidden(element, picture)
-            ill = ill_texts(element, picture) if kind == "figure" and not why else []
-            faults += [f"{kind} {number}: {reason}" for reason in ([why] if why else ill)]
+    beside = page.context.new_page()
+    faults = [f"{kind} {number}: {why}" for kind, elements in things(page).items() for number, element in enumerate(elements, 1)
+              for why in complaints(kind, element, folder / f"{kind}-{number}.png", beside)]
+    beside.close()
     return faults
