@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from optima import kernels
 from optima.chats import Completion, Engine, encode_conversation
 from optima.engines import LocalEngine, choose, uniforms
 from optima.loading import load_base, load_model
@@ -201,9 +202,10 @@ def training(settings: Settings, trajectories: list, steps: int, batch_dialogues
 
 @contextmanager
 def workers(settings: Settings, processes: int, threads: int):
-    "Worker processes of so many threads each, all of them warm."
-    context, before = get_context("spawn"), os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by the processes as they start
+    "Worker processes of so many threads each, all of them warm; forks of one that has imported, where that is safe."
+    context, before = get_context("forkserver" if kernels.can_fork() else "spawn"), os.environ.get("OMP_NUM_THREADS")
+    context.set_forkserver_preload([*kernels.MODELS, *kernels.TRAINING, "optima.bench"])
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by the processes that are not forked, as they start
     arguments = (settings, threads, context.Barrier(processes))
     with ProcessPoolExecutor(processes, context, initializer=prepare, initargs=arguments) as pool:
         for ready in [pool.submit(os.getpid) for _ in range(processes)]:

@@ -11,7 +11,7 @@ from optima.settings import load_settings, toy_base
 
 @pytest.fixture(scope="module")
 def settings():
-    return replace(load_settings("untrained_debate", "smoke", 0), batch_size=6, max_message_tokens=24)
+    return replace(load_settings("untrained_debate", "smoke", 0), batch_size=6, max_message_tokens=12)
 
 
 @pytest.fixture(scope="module")

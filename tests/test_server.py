@@ -402,7 +402,14 @@ def test_an_error_in_a_dialogue_loses_no_reply_on_its_way(make):
     def follow(request, completion):
         raise OptimaError("the dialogue broke")
 
-    with StubServer(lambda body, number: time.sleep(0 if "1" in str(body["messages"]) else 0.2) or "") as stub:
+    everyone = threading.Barrier(4)  # the first is answered when all have been asked, the others a little later
+
+    def answer(body, number):
+        everyone.wait(30)
+        time.sleep(0 if "1" in str(body["messages"]) else 0.2)
+        return ""
+
+    with StubServer(answer) as stub:
         engine = make(stub.url, concurrency=4)
         with pytest.raises(OptimaError, match="the dialogue broke"):
             engine.converse([ask(n) for n in range(1, 5)], follow)
