@@ -204,7 +204,7 @@ def training(settings: Settings, trajectories: list, steps: int, batch_dialogues
 def workers(settings: Settings, processes: int, threads: int):
     "Worker processes of so many threads each, all of them warm; forks of one that has imported, where that is safe."
     context, before = get_context("forkserver" if kernels.can_fork() else "spawn"), os.environ.get("OMP_NUM_THREADS")
-    context.set_forkserver_preload([*kernels.MODELS, *kernels.TRAINING, "optima.bench"])
+    context.set_forkserver_preload(["optima.bench", *kernels.TRAINING])
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by the processes that are not forked, as they start
     arguments = (settings, threads, context.Barrier(processes))
     with ProcessPoolExecutor(processes, context, initializer=prepare, initargs=arguments) as pool:

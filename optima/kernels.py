@@ -213,26 +213,29 @@ def run_kernel(reading: int, parent: int) -> int:
     told = json.loads(told)
     os.environ.update(told["environment"])
     os.chdir(told["folder"])
-    IPKernelApp.launch_instance(argv=told["arguments"], parent_handle=parent, kernel_class=prompt_kernel())
+    IPKernelApp.launch_instance(argv=told["arguments"], parent_handle=parent, kernel_class=punctual_kernel())
     return 0
 
 
-def prompt_kernel() -> type:
-    "The class of a kernel that ends when it is told to, though the sandbox's processes, ended too, were not waited for: seconds a job."
+def is_over(child: int) -> bool:
+    "Whether a child of this process has ended, though nobody has asked how."
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # a child's child
+        return False
+
+
+def punctual_kernel() -> type:
+    "The class of IPython's kernels that do not wait at their end for children that have ended already."
     from ipykernel.ipkernel import IPythonKernel
-    from psutil import STATUS_ZOMBIE, NoSuchProcess
 
-    class Prompt(IPythonKernel):
-        "IPython's kernel, which at its end waits for its children."
+    class Punctual(IPythonKernel):
+        "A kernel that looks at how its children stand."
 
-        def _process_children(self):
-            alive = []
-            for child in super()._process_children():
-                with suppress(NoSuchProcess):
-                    alive += [child] if child.status() != STATUS_ZOMBIE else []
-            return alive
+        def _process_children(self):  # else it waits 2.5 s for the sandbox's processes, job by job, until it is killed
+            return [child for child in super()._process_children() if not is_over(child.pid)]
 
-    return Prompt
+    return Punctual
 
 
 def adopt(pid: int, writing: int):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optima import kernels
 
-FORKED = multiprocessing.get_context("forkserver")
+FORKED = multiprocessing.get_context("forkserver" if kernels.can_fork() else "spawn")
 FORKED.set_forkserver_preload(["nbdev.test", "optima.cli", *kernels.PAGES, *kernels.MODELS, *kernels.TRAINING])
 
 

@@ -302,7 +302,7 @@ def test_a_warmed_process_that_still_imports_is_ended_at_once(fake, tmp_path):
 
 
 def test_a_kernel_waits_for_its_children_but_not_for_those_that_have_ended():
-    kernel_class = kernels.prompt_kernel()
+    kernel_class = kernels.punctual_kernel()
     kernel = kernel_class.__new__(kernel_class)
     children = [subprocess.Popen(command) for command in (["sleep", "60"], ["true"])]
     try:

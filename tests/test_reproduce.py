@@ -25,7 +25,7 @@ def start(*arguments):
                             start_new_session=True)
 
 
-SHARDS = {"shard_dialogues": 12}  # of the runs that are killed: two files for each stage that generates
+SHARDS = {"shard_dialogues": 12}  # of the runs that are killed: a debate's dialogues are written into two files, and one of them may be there already
 
 
 def truth(line):
@@ -124,7 +124,7 @@ def kill_at_work(runs, rng, system):
     while len(list(runs.rglob("*"))) <= before and run.is_alive():
         time.sleep(0.02)
     time.sleep(rng.uniform(0, 0.8))
-    assert run.is_alive(), (runs.parent / "said").read_text(encoding="utf-8")
+    assert run.is_alive(), "the run ended before it could be killed: " + (runs.parent / "said").read_text(encoding="utf-8")
     forked.kill(run)
 
 

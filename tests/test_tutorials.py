@@ -2,6 +2,7 @@
 import re
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from optima.launcher import Job, ended, environment, launch, stop
 from tools.project import ROOT, notebooks
 
 RUN_SECONDS = 300  # of the clock, solutions included; then it is stopped
-PAGE_SECONDS = 120  # of a processor; 40 are promised, and a busy machine spends two to three times as many on the same work
+PAGE_SECONDS = 100  # of a processor, imports left out; 40 are promised, and a busy machine spends two to three times as many
 STOPWATCH = "import os; print(sum(os.times()[:4]))"  # processor seconds of the kernel, and of what it started, until here
 TUTORIALS = (  # in reading order
     "first_dialogue", "train_a_team", "your_own_reward", "your_own_task", "your_own_paradigm", "consumer_gpu", "teacher_api",
@@ -96,12 +97,13 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="module")
 def warmed():
-    "A process that has imported what tutorials import, seconds of each otherwise: their kernels are forks of it."
-    with kernels.Warmed((*kernels.PAGES, *kernels.MODELS, *kernels.TRAINING), environment()) as process:
+    "A process that has imported what tutorials import, seconds of each otherwise: their kernels are forks of it, where that is safe."
+    modules = (*kernels.PAGES, *kernels.MODELS, *kernels.TRAINING)
+    with kernels.Warmed(modules, environment()) if kernels.can_fork() else nullcontext() as process:
         yield process
 
 
-def run(notebook, folder: Path, warmed: kernels.Warmed) -> Run:
+def run(notebook, folder: Path, warmed: kernels.Warmed | None) -> Run:
     "Run a notebook's cells and solutions in a kernel of their own, whose working directory is this folder."
     job = Job("tutorial", folder / "tutorial.ipynb", folder / "ran.ipynb", {})
     nbformat.write(with_solutions(notebook), job.notebook)

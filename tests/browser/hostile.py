@@ -15,7 +15,9 @@ ATTACKS = {
     "attribute": "' onmouseover='owned.push(1)' \" onmouseover=\"owned.push(1)\"",
 }
 EAR = "window.owned = []"  # where attacks say that they ran
-LOADED = "() => [...document.images].every(image => image.complete)"  # or failed: then its handler was called
+LOADED = """() => [...document.images].every(image => image.complete)
+    && [...document.querySelectorAll('iframe[srcdoc]')].every(({contentDocument: inside}) => !inside
+        || inside.URL === 'about:srcdoc' && inside.readyState === 'complete')"""  # or failed: then its handler was called
 LIVE = "script, iframe, svg[onload], [onerror], [ontoggle], [onmouseover], a[href^='javascript:' i]"
 
 

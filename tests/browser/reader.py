@@ -130,6 +130,7 @@ def luminance(colour) -> float:
 def ill_texts(figure, background, beside) -> list[str]:
     "The texts of a figure's SVG, opened in another page, that are hard to read, in words."
     beside.goto(figure.get_attribute("src"), timeout=STEP)
+    beside.locator("svg").wait_for(timeout=STEP)
     return faint_texts(beside, background) + [f"{first} and {second} overlap" for first, second in beside.evaluate(OVERLAPS, MAX_OVERLAP)]
 
 
