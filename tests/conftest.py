@@ -8,7 +8,7 @@ import pytest
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: tests that send it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONG = ("test_reproduce.py", "browser", "test_tutorials.py", "test_site.py", "test_notebooks.py", "test_loop.py", "test_paper.py")
+LONG = ("test_reproduce_smoke.py", "browser", "test_tutorials.py", "test_site.py", "test_notebooks.py", "test_loop.py", "test_against_paper.py")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

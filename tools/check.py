@@ -29,8 +29,9 @@ def call(
 
 
 def generated(folder: Path) -> dict[str, str]:
-    "Name and text of each module that nbdev writes."
-    modules = {path.name: path.read_text(encoding="utf-8") for path in (folder / "optima").glob("*.py")}
+    "Name (`train/dpo.py`) and text of each module that nbdev writes."
+    package = folder / "optima"
+    modules = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
     return {name: text for name, text in modules.items() if GENERATED in text or name == "_modidx.py"}
 
 

@@ -10,17 +10,17 @@ from unittest.mock import patch
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from optima.chats import encode_conversation
-from optima.dpo import examples_of_pairs, train_pairs_with_trl
-from optima.loading import load_base, load_tokenizer
-from optima.messages import Message, Trajectory
-from optima.preferences import Pair
-from optima.registry import machine
-from optima.settings import model_digest
-from optima.training import IGNORED, Example, examples_of, plan_steps, train_with_trl, with_adapter
+from optima.agents.messages import Message, Trajectory
+from optima.config.settings import model_digest
+from optima.engines.loading import load_base, load_tokenizer
+from optima.engines.request import encode_conversation
+from optima.run.registry import machine
+from optima.train.dpo import examples_of_pairs, train_pairs_with_trl
+from optima.train.pairs import Pair
+from optima.train.sft import IGNORED, Example, examples_of, plan_steps, train_with_trl, with_adapter
 from tools.project import ROOT
 
-FOLDER, BASE = ROOT / "tests" / "golden", ROOT / "optima" / "checkpoints" / "toy-base-0"
+FOLDER, BASE = ROOT / "tests" / "golden", ROOT / "optima" / "toy" / "checkpoints" / "toy-base-0"
 STEPS, BATCH, RATE = 30, 4, 1e-3
 TOLERANCE = 1e-3  # how far a figure may be off, as a share of itself
 BIAS = 2e-4  # how far all figures together may be off, signs kept: rounding errs as often upwards as downwards
@@ -90,9 +90,9 @@ def flipped(margin, right=torch.nn.functional.logsigmoid):
 
 
 CHANGES = {  # what a change of one line does: its words -> the run, and the change
-    "the mask of `encode_conversation` is all ones (SFT)": ("sft", lambda: patch("optima.training.encode_conversation", everything)),
+    "the mask of `encode_conversation` is all ones (SFT)": ("sft", lambda: patch("optima.train.sft.encode_conversation", everything)),
     "the labels are one token late (SFT)": ("sft", lambda: patch.object(Example, "labels", property(late))),
-    "the mask of `encode_conversation` is all ones (DPO)": ("dpo", lambda: patch("optima.dpo.encode_conversation", everything)),
+    "the mask of `encode_conversation` is all ones (DPO)": ("dpo", lambda: patch("optima.train.dpo.encode_conversation", everything)),
     "the sign in DPO's sigmoid is turned round": ("dpo", lambda: patch("torch.nn.functional.logsigmoid", flipped)),
 }
 

@@ -21,8 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tools.site_checks import OUTSIDE, Page, Site, read_site
 
 SECTIONS = {  # folders of nbs/ in reading order, by their title in the sidebar
-    "Tutorials": "tutorials", "Chapters": "core", "Results": "results", "Explanations": "explain",
-    "Reproduce": "reproduce",
+    "Tutorials": "tutorials",
+    "Tasks": "tasks", "Agents": "agents", "Rewards": "rewards", "Training": "train", "The loop": "run", "Evaluation": "evaluate",
+    "Results": "results", "Explanations": "explain", "Reproduce": "reproduce", "Tables and figures": "report",
+    "Engines": "engines", "The toy world": "toy", "The sandbox": "sandbox",  # the machinery behind it
 }
 FIRST = {  # what a folder's file names do not say: which pages are read first, and in which order
     "tutorials": [

@@ -7,7 +7,7 @@ PICTURE = ROOT / "nbs/images/score_tokens.svg"
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    from optima.frontpage import picture
-    from optima.registry import read_registry
+    from optima.report.front_page import picture
+    from optima.run.registry import read_registry
 
     picture([line for line in read_registry(ROOT / "nbs/results") if line["preset"] == "toy"]).save(PICTURE)

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = ("tasks", "agents", "rewards", "train", "run", "evaluate", "report", "engines", "toy", "sandbox")  # folders of nbs/, as they are read
 
 
 def project_files() -> list[Path]:

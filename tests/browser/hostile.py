@@ -2,7 +2,7 @@
 import json
 
 from browser.reader import STEP
-from optima.messages import Message, Trajectory
+from optima.agents.messages import Message, Trajectory
 
 ATTACKS = {
     "script": "<script>owned.push('script');document.title='owned'</script>",

@@ -5,9 +5,9 @@ from nbformat.sign import NotebookNotary
 
 from browser.hostile import ATTACKS, WORDS, hostile_dialogue, taken_over
 from browser.reader import OUTPUT, SCROLL, open_without_kernel, run_all, things, unseen
-from optima.messages import write_jsonl
-from optima.tables import Table
-from optima.viewer import annotated, side_by_side, slider, tokens_view
+from optima.agents.messages import write_jsonl
+from optima.agents.viewer import annotated, side_by_side, slider, tokens_view
+from optima.report.tables import Table
 
 DIALOGUE = hostile_dialogue()
 VIEWS = {
@@ -42,7 +42,7 @@ def unread(page) -> list[str]:
 
 def test_a_dialogue_that_is_run(lab, page, tmp_path):
     write_jsonl(lab.root / "hostile.jsonl", [DIALOGUE])
-    show = "from optima.messages import read_jsonl\nread_jsonl('hostile.jsonl')[0]"
+    show = "from optima.agents.messages import read_jsonl\nread_jsonl('hostile.jsonl')[0]"
     assert run_all(page, lab, lab.write_notebook("hostile.ipynb", nbformat.v4.new_code_cell(show))) == []
     assert taken_over(page, OUTPUT) == [] and unread(page) == []
     assert len(things(page)["dialogue"]) == 1 and unseen(page, tmp_path) == []

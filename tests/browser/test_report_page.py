@@ -4,9 +4,9 @@ import pytest
 
 from browser.hostile import ATTACKS, WORDS, hostile_dialogue, taken_over
 from browser.reader import luminance, seen_pixels, things, unseen
-from optima.figures import Figure, draw, empty_axes
-from optima.report import write_report
-from optima.tables import Table
+from optima.report.figures import Figure, draw, empty_axes
+from optima.report.page import write_report
+from optima.report.tables import Table
 from tools.project import ROOT, notebooks
 
 DARK = pytest.mark.parametrize("page", ["dark"], indirect=True)

@@ -10,7 +10,7 @@ import pytest
 
 from browser.lab import STOP_SECONDS, Lab
 from browser.reader import open_without_kernel, run_all, things, unseen
-from optima.figures import Figure
+from optima.report.figures import Figure
 from tools.project import ROOT, copy_project
 
 SHOWN = {  # notebook -> what it must show, and there may be more

@@ -1,0 +1,206 @@
+"Messages: the strict reader against jsonschema, the lenient reader on damage, escaping, byte stability."
+import itertools
+import json
+import random
+
+import pytest
+
+from optima.agents.messages import (
+    FIELDS,
+    ROLES,
+    SCHEMAS,
+    Message,
+    Trajectory,
+    canonical_json,
+    check,
+    close_json,
+    parse,
+    read_jsonl,
+    valid_share,
+    write_jsonl,
+)
+from optima.base.errors import OptimaError
+
+VALUES = ["", "x", " accept ", "accept", "revise", "Accept", 3, 2.5, None, True, [], ["a"], ["a", ""], ["a", 1], [[]], {},
+          {"answer": "x"}, " "]
+SHAPES = [(), ("answer",), ("say",), ("verdict",), ("plan",), ("tool",), ("tool", "input"), ("tool", "input", "answer"),
+          ("say", "answer"), ("say", "tool", "input"), ("extra", "answer"), ("Answer",), ("plan", "say")]
+
+
+def objects():
+    "Objects of every shape with every value, and values that are no objects."
+    yield from VALUES
+    for names in SHAPES:
+        yield from (dict(zip(names, values)) for values in itertools.product(VALUES, repeat=len(names))
+                    if len(names) < 3 or "x" in values[1:])
+
+
+def stripped(value):
+    if isinstance(value, str): return value.strip()
+    if isinstance(value, list): return [stripped(item) for item in value]
+    return {name: stripped(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_check_agrees_with_jsonschema(role):
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(SCHEMAS[role])
+    validator = jsonschema.Draft202012Validator(SCHEMAS[role])
+    cases = list(objects())
+    assert len(cases) > 2000
+    seen = set()
+    for value in cases:
+        valid = validator.is_valid(stripped(value))
+        assert (check(role, json.dumps(value)) == []) == valid, value
+        seen.add(valid)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize("content", ["", "accept", "[" * 100_000, '{"answer": "x"} and more', '```{"answer": "x"}```',
+                                     '{"answer": "x",}', "{'answer': 'x'}", '{"answer": "a\nb"}', '\ufeff{"answer": "x"}',
+                                     '{"answer": NaN}', "1" * 5000])
+def test_check_is_strict(content):
+    assert check("single", content)
+
+
+def test_unknown_role_is_a_user_error():
+    with pytest.raises(OptimaError, match="choose one of"): check("judge", "{}")
+
+
+def test_fields_are_those_of_the_schemas():
+    options = [option for schema in SCHEMAS.values() for option in schema.get("oneOf", [schema])]
+    assert {name for option in options for name in option["properties"]} == set(FIELDS)
+
+
+BROKEN = {
+    '{"answer": "a\nb"}': {"answer": "a\nb"},
+    '{"answer": "print("hi")"}': {"answer": 'print("hi")'},
+    '{"answer": "print(\\"hi\\")", "say": "x': {"answer": 'print("hi")', "say": "x"},
+    '{"say":" hello ,"answer":" x + 1 "}': {"say": "hello", "answer": "x + 1"},
+    '{"say":" hello team ","answer":" x + 1 }': {"say": "hello team", "answer": "x + 1 }"},
+    '{"say":" hello "," answer":" x "': {"say": "hello", "answer": "x"},
+    '{"verdict": "accept",': {"verdict": "accept"},
+    '{"verdict": accept}': {"verdict": "accept"},
+    '{"plan": ["a", "b"': {"plan": ["a", "b"]},
+    '{"plan": ["a", "b': {"plan": ["a", "b"]},
+    '{"answer": "a\\': {"answer": "a"},
+    "{'tool': 'search', 'input': 'it\\'s'}": {"tool": "search", "input": "it's"},
+    "Verdict: revise\nSay: the sum first": {"verdict": "revise", "say": "the sum first"},
+    'I use {x}. {"answer": "y"}': {"answer": "y"},
+    '[{"answer": "y"}]': {"answer": "y"},
+    '{"note": 1} {"answer": "y"}': {"answer": "y"},
+    '{"Answer": " y "}': {"answer": "y"},
+    '{"answer": "y"}{"answer": "z"}': {"answer": "y"},
+    '{"answer": "y"} say: no': {"answer": "y"},
+    "accept": {"verdict": "accept"}, " Accept.\n": {"verdict": "accept"}, '"revise"': {"verdict": "revise"}, "I accept it": {},
+    "": {}, "{": {}, "}": {}, '"': {}, "null": {}, "[1]": {}, "{}": {}, "just words": {},
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_parse_understands_damage(text):
+    assert parse(text) == BROKEN[text]
+
+
+def test_parse_never_raises_and_stays_quick():
+    rng = random.Random(0)
+    alphabet = ['{', '}', '[', ']', '"', "'", ":", ",", "\\", "\n", " ", "answer", "say", "plan", '"answer":"', "é", "\ud800", "0"]
+    for _ in range(3000):
+        text = "".join(rng.choices(alphabet, k=rng.randrange(40)))
+        fields = parse(text)
+        assert isinstance(fields, dict)
+        canonical_json(fields).encode()
+        message = Message("a", rng.choice(ROLES), text)
+        assert all(isinstance(value, str) for value in (message.answer, message.say, message.verdict, message.tool))
+        assert all(isinstance(step, str) and step for step in message.plan)
+
+
+@pytest.mark.parametrize("text", ["{" * 20_000, '{"answer":' * 2_000, '"' * 20_000, 'answer: "' * 3_000, " " * 20_000 + "{",
+                                  "answer" + " " * 20_000, '{"answer": "' + "x " * 10_000, "[" * 50_000, '{"a":' * 50_000,
+                                  'say:"' + ", " * 10_000, 'say:"' + '"   ' * 5_000, "say:'" + "'    " * 5_000])
+def test_parse_of_hostile_text_ends_soon(text):
+    from time import perf_counter
+    start = perf_counter()
+    parse(text)
+    assert perf_counter() - start < 2
+
+
+def test_close_json_leaves_whole_json_alone():
+    for text in ['{"a": [1, {"b": "}"}]}', '"\\""', '{"a": "\\\\"}']: assert close_json(text) == text
+
+
+def test_message_fields_of_other_types():
+    message = Message("a", "single", '{"answer": 42, "plan": "1. look\\n2) count\\n- say", "verdict": " Accept. ", "say": null}')
+    assert (message.answer, message.plan, message.accepts, message.say) == ("42", ["look", "count", "say"], True, "")
+    assert Message("a", "single", '{"answer": ["x", 1], "plan": {"a": 1}}').answer == '["x", 1]'
+    assert Message("a", "planner", '{"plan": [" a ", "", 3]}').plan == ["a", "3"]
+    assert Message("a", "planner", '{"plan": {"1": "a", "2": "b"}}').plan == ["a", "b"]
+    assert Message("a", "planner", "no plan").plan == Message("a", "planner", '{"plan": {}}').plan == []
+
+
+def test_fields_of_a_strict_message_are_read_once(monkeypatch):
+    message = Message("a", "single", '{"answer": "x"}')
+    assert message.fields is message.fields and message.valid
+    assert Message("a", "single", '{"answer": "x"}') == message
+
+
+def test_ids_are_passed_only_where_an_engine_sampled_them():
+    own = {source: Message("a", "single", "x", "p", [1, 2], token_source=source) for source in ("engine", "tokenizer")}
+    views = {source: Trajectory("t", "single", "none", 0, [message], "", {}).conversation("a") for source, message in own.items()}
+    assert views["engine"] == [{"role": "user", "content": "p"}, {"role": "assistant", "content": "x", "token_ids": [1, 2]}]
+    assert views["tokenizer"][1] == {"role": "assistant", "content": "x"}
+
+
+def test_jsonl_round_trip_keeps_odd_text(tmp_path):
+    odd = ["\ud800", "a\u2028b\x85c\r\n", "\x00", "é🙂", '"\\', ""]
+    dialogues = [Trajectory(text, "single", "none", i, [Message("a", "single", text, text, [1, 2])], text, {"a": text})
+                 for i, text in enumerate(odd)]
+    dialogues[0].rewards = {"total": 0.1 + 0.2, "status": "passed"}
+    write_jsonl(tmp_path / "deep" / "a.jsonl", dialogues)
+    back = read_jsonl(tmp_path / "deep" / "a.jsonl")
+    assert back == dialogues
+    write_jsonl(tmp_path / "b.jsonl", back)
+    data = (tmp_path / "b.jsonl").read_bytes()
+    assert data == (tmp_path / "deep" / "a.jsonl").read_bytes() and data.count(b"\n") == len(odd)
+    assert "é🙂".encode() in data
+
+
+def test_jsonl_does_not_depend_on_the_order_of_keys(tmp_path):
+    one, two = (Trajectory("t", "p", "s", 0, [], "", systems) for systems in ({"a": "1", "b": "2"}, {"b": "2", "a": "1"}))
+    for name, dialogue in (("one", one), ("two", two)): write_jsonl(tmp_path / name, [dialogue])
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "1", '{"task": "t"}', '{"messages": [{"nobody": 1}]}', ""])
+def test_jsonl_names_the_bad_line(tmp_path, line):
+    write_jsonl(tmp_path / "a.jsonl", [Trajectory("t", "p", "s", 0, [], "", {})])
+    with open(tmp_path / "a.jsonl", "a") as file: file.write(line + "\n")
+    with pytest.raises(OptimaError, match="a.jsonl, line 2"): read_jsonl(tmp_path / "a.jsonl")
+
+
+def test_nan_is_refused():
+    with pytest.raises(ValueError): canonical_json({"a": float("nan")})
+
+
+def test_recorded_counts_as_told():
+    told = Trajectory.from_messages([{"content": "a b", "token_count": 9}, {"content": "c"}])
+    assert told.tokens == 9 and told.answer == "c" and told.messages[0].token_source == "reported"
+    counted = Trajectory.from_messages([{"content": "a b", "token_count": 9}], encode=lambda text: [1] * len(text.split()))
+    assert counted.tokens == 2 and counted.messages[0].token_source == "tokenizer"
+    ours = Trajectory.from_messages([{"speaker": "critic", "role": "critic", "content": '{"verdict":"accept"}', "token_ids": [5, 6]}])
+    assert (ours.tokens, ours.valid_share, ours.messages[0].token_source) == (2, 1.0, "engine")
+    assert Trajectory.from_dict(told.to_dict()) == told
+
+
+def test_recorded_prompts_hold_what_is_new_to_each_speaker():
+    turns = [("a", "1"), ("b", "2"), ("c", "3"), ("a", "4"), ("a", "5")]
+    made = Trajectory.from_messages([{"role": "system", "content": "be kind"}, {"role": "user", "content": "q"}]
+                                    + [{"speaker": name, "content": text} for name, text in turns])
+    assert [message.prompt for message in made.messages] == ["q", "q\na: 1", "q\na: 1\nb: 2", "b: 2\nc: 3", ""]
+    assert made.systems == dict.fromkeys("abc", "be kind")
+
+
+def test_empty_dialogue():
+    nothing = Trajectory.from_messages([])
+    assert (nothing.answer, nothing.tokens, nothing.valid_share, nothing.speakers) == ("", 0, 0.0, [])
+    assert valid_share([]) == 0.0
