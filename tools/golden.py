@@ -11,10 +11,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from optima.agents.messages import Message, Trajectory
+from optima.base.machine import machine
 from optima.config.settings import model_digest
 from optima.engines.loading import load_base, load_tokenizer
 from optima.engines.request import encode_conversation
-from optima.run.registry import machine
 from optima.train.dpo import examples_of_pairs, train_pairs_with_trl
 from optima.train.pairs import Pair
 from optima.train.sft import IGNORED, Example, examples_of, plan_steps, train_with_trl, with_adapter

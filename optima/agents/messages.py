@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEXT', 'ANSWER', 'VERDICTS', 'SCHEMAS', 'ROLES', 'FIELDS', 'object_schema', 'violations', 'check', 'close_json',
-           'parse', 'Message', 'valid_share', 'system_text', 'Trajectory', 'recorded', 'canonical_json', 'write_jsonl',
-           'read_lines', 'read_jsonl']
+           'parse', 'Message', 'valid_share', 'system_text', 'Trajectory', 'recorded', 'write_jsonl', 'read_jsonl']
 
 # %% ../../nbs/agents/02_messages.ipynb #25c1a1bf
 import json
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from .formats import MARKED, check_marked, read_marked
 from ..base.errors import OptimaError, suggest
+from ..base.files import canonical_json, read_lines
 
 # %% ../../nbs/agents/02_messages.ipynb #7b8bab5e
 TEXT = {"type": "string"}
@@ -363,13 +363,6 @@ def recorded(
                       {message.speaker: system for message in made})
 
 # %% ../../nbs/agents/02_messages.ipynb #29007cda
-def canonical_json(
-    value,  # plain values: dict with text keys, list, str, int, float, bool, None
-) -> str:  # one line
-    "The one JSON text of a value: sorted keys, no spaces, UTF-8 letters, no NaN."
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
 def write_jsonl(
     path: str | Path,
     trajectories: Iterable[Trajectory],
@@ -381,21 +374,6 @@ def write_jsonl(
     path.write_bytes(b"".join(line.encode("utf-8", "backslashreplace") for line in lines))
 
 # %% ../../nbs/agents/02_messages.ipynb #1adfa2c2
-def read_lines(
-    path: str | Path,  # JSON, one value a line
-    make: Callable[[dict], object],  # such as `Trajectory.from_dict`
-    what: str,  # how to call one in an error
-) -> list:
-    "What was written one a line; a line of another kind is an error that names it."
-    found = []
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try: found.append(make(json.loads(line)))
-            except (ValueError, TypeError, KeyError) as error:
-                raise OptimaError(f"{path}, line {number}: not a {what} ({error}); make the file again") from error
-    return found
-
-
 def read_jsonl(
     path: str | Path,
 ) -> list[Trajectory]:

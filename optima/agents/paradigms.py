@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 
 from .formats import MARKED
-from .messages import SCHEMAS, Message, canonical_json
+from .messages import SCHEMAS, Message
 from ..base.errors import OptimaError, suggest
+from ..base.files import canonical_json
 from ..tasks.task import Task, deal
 
 # %% ../../nbs/agents/04_paradigms.ipynb #822786bd

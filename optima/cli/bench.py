@@ -15,12 +15,12 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from optima.agents.prompts import prompts_of
 from optima.agents.scheduler import Dialogue, run_dialogues
+from optima.base.machine import machine
 from optima.cli import kernels
 from optima.config.settings import Settings, load_settings, toy_base
 from optima.engines.loading import load_base, load_model
 from optima.engines.local import LocalEngine, choose, uniforms
 from optima.engines.request import Completion, Engine, encode_conversation
-from optima.run.registry import machine
 from optima.tasks.task import get_benchmark
 from optima.train.sft import (
     IGNORED,

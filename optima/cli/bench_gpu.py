@@ -12,11 +12,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from optima.base.errors import OptimaError
+from optima.base.machine import machine
 from optima.cli.memory import BYTES, GIB, SHAPES, Shape
 from optima.engines.loading import compute_dtype, load_base, load_model
 from optima.engines.local import LocalEngine
 from optima.engines.request import Request
-from optima.run.registry import machine
 from optima.toy.models import make_tokenizer
 from optima.train.dpo import train_pairs_with_trl
 from optima.train.sft import Example, train_with_trl, with_adapter

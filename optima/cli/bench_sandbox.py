@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 
 from optima.base.errors import OptimaError
-from optima.run.registry import machine
+from optima.base.machine import machine
 from optima.sandbox import bubblewrap as isolation
 from optima.sandbox import monty as sandbox
 

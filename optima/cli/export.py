@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 from optima.base.errors import OptimaError, suggest
-from optima.base.store import Store, folder_aside, is_done, verify
+from optima.base.files import folder_aside
 from optima.run.registry import read_registry
+from optima.run.stages import Store, is_done, verify
 
 
 def line_to_export(runs: Path, name: str, preset: str, seed: int) -> dict:

@@ -275,7 +275,7 @@ def interrupt(*_):
 
 def execute(notebook: str, output: str, parameters: dict) -> int:
     "Run one notebook in this process; the exit code is 0, 1 for an error, 2 for what the user can mend."
-    from optima.base.store import REASONS, unwritable
+    from optima.base.files import REASONS, unwritable
 
     skip_slow_formats()
     import papermill

@@ -137,8 +137,8 @@ def server_overrides(chosen) -> dict:
 
 def run(chosen) -> int:
     "Run one experiment and print its rows."
-    from optima.base.store import Store
     from optima.config.settings import load_settings, parse_override
+    from optima.run.stages import Store
 
     named = [f"{name}={value}" for name in ("benchmarks", "data") if (value := getattr(chosen, name)) is not None]
     overrides = dict(map(parse_override, named + chosen.set)) | server_overrides(chosen)
@@ -153,7 +153,7 @@ def run(chosen) -> int:
 
 def artefact_names(only: str | None) -> list[str]:
     "The artefacts that were asked for, each once; where none is named, the article's."
-    from optima.cli.reproduce import ARTICLE, artefact
+    from optima.config.artefacts import ARTICLE, artefact
 
     names = list(dict.fromkeys(name.strip() for name in only.split(","))) if only is not None else list(ARTICLE)
     for name in names:
@@ -163,8 +163,8 @@ def artefact_names(only: str | None) -> list[str]:
 
 def reproduce(chosen) -> int:
     "Make what is missing, then tables, figures and the page."
-    from optima.base.store import Store
     from optima.cli import reproduce as launcher
+    from optima.run.stages import Store
 
     names = artefact_names(chosen.only)
     with Store(chosen.runs).lock():

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 from optima.base.errors import OptimaError
-from optima.base.store import aside, is_done, make_folder, verify
-from optima.cli.reproduce import ARTICLE, artefact, lines_of
+from optima.base.files import aside, make_folder
+from optima.base.machine import git
+from optima.cli.reproduce import lines_of
 from optima.cli.show import PUBLISHED, unchanged
+from optima.config.artefacts import ARTICLE, artefact
 from optima.config.systems import MAIN, TRAINED
-from optima.run.registry import FILE, PACKED, git, read_registry, write_registry
+from optima.run.registry import FILE, PACKED, read_registry, write_registry
+from optima.run.stages import is_done, verify
 
 SHOWN = (*MAIN, "paper_untrained", *TRAINED)  # whose dialogues can be read on the pages
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
 from optima.base.errors import OptimaError, suggest
-from optima.base.store import PAPER_VERSIONS, STAGE_VERSIONS, digest, folder_digest, folder_files
+from optima.base.files import digest, folder_digest, folder_files
 from optima.config.checks import BOUNDS, CHOICES, check_bounds, check_choice, check_names, check_together
 from optima.config.systems import ABLATIONS, METHODS, PAPER, PAPER_ABLATIONS, SYSTEMS
+from optima.config.versions import PAPER_VERSIONS, STAGE_VERSIONS
 
 PRESETS = Path(__file__).parent / "presets"
 CHECKPOINTS = Path(__file__).parents[1] / "toy" / "checkpoints"

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event, Lock
 
 from optima.base.errors import OptimaError
-from optima.base.store import digest
+from optima.base.files import digest
 from optima.engines.endpoints import Endpoint, Fault, Unreachable, checked_url
 from optima.engines.replay import FINISHES, Replies
 from optima.engines.request import Completion, Engine, Request, encode_conversation, fitted, neutralise

@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Lock
 
 from optima.base.errors import OptimaError
-from optima.base.store import canonical, make_folder, storage_errors
+from optima.base.files import canonical_json, make_folder, storage_errors
 
 FINISHES = {"stop": False, "length": True, "content_filter": True}  # how a reply ended -> whether it was cut
 
@@ -91,7 +91,7 @@ class Replies:
                     line = {name: value for name, value in line.items() if name not in ("text", "finish")}
                 if file.seek(0, os.SEEK_END) > self.offset:  # a killed process left half a line
                     file.truncate(self.offset)
-                self.append(file, canonical(line).encode() + b"\n")
+                self.append(file, canonical_json(line).encode() + b"\n")
             self.take(line)
             return self.found.get(line["key"], line)
 

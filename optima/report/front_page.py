@@ -1,7 +1,7 @@
 "What the first page shows: ours beside each source, row by row, and what it took."
 from collections import Counter
 
-from optima.cli.reproduce import ARTEFACTS, ARTICLE
+from optima.config.artefacts import ARTEFACTS, ARTICLE
 from optima.config.systems import METHODS
 from optima.evaluate.statistics import comparisons, report_rows
 from optima.report.against_paper import counterpart, listed, paper_values, shown_rows

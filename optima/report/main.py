@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from ..base.errors import OptimaError, suggest
+from ..base.machine import dated
 from ..config.settings import SHIPPED
 from ..evaluate.statistics import system_order
 from .figures import INK, Figure, draw, draw_curve, empty_axes, look, plain_ticks
 from .tables import Table, format_interval, format_number
-from ..run.registry import dated
 
 # %% ../../nbs/report/03_main.ipynb #1b9d0037
 def rows_of(

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from optima.base.errors import OptimaError
-from optima.base.store import write_text
+from optima.base.files import write_text
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

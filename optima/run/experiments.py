@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ..agents.messages import read_jsonl
-from ..base.store import Stage, Store
+from ..base.machine import machine, peak_memory_mb
 from ..config.settings import Settings
 from ..config.systems import prefers
 from ..evaluate.statistics import first_tasks
@@ -29,7 +29,8 @@ from optima.run.loop import (
     select_stage,
     train,
 )
-from .registry import add_line, find_line, machine, peak_memory_mb
+from .registry import add_line, find_line
+from .stages import Stage, Store
 from optima.run.team import (
     REPLIES,
     Team,

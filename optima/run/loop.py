@@ -17,14 +17,16 @@ from time import perf_counter
 from ..agents.messages import Trajectory, read_jsonl, write_jsonl
 from ..agents.scheduler import Dialogue
 from ..agents.strategies import draw_formats
+from ..base.files import aside, digest, file_digest, write_json
 from ..base.progress import Progress
-from ..base.store import PAPER_VERSIONS, STAGE_VERSIONS, Stage, Store, aside, digest, file_digest, write_json
 from ..config.settings import Settings, model_digest
+from ..config.versions import PAPER_VERSIONS, STAGE_VERSIONS
 from ..engines.adapters import role_of
 from ..evaluate.statistics import TEMPERATURES, evaluation_columns
 from ..evaluate.voting import sample_columns
 from ..rewards.readability import rank_like_the_paper, readability_losses
 from ..rewards.terms import RewardWeights, rank, task_reward
+from .stages import Stage, Store
 from optima.run.team import (
     KEEP,
     Team,

@@ -21,10 +21,11 @@ from fastcore.basics import patch
 from ..agents.messages import Trajectory, read_jsonl, write_jsonl
 from ..agents.prompts import prompts_of
 from ..agents.scheduler import Dialogue, run_dialogues
+from ..base.files import aside, digest, folder_digest, folder_files, write_json
+from ..base.machine import machine
 from ..base.progress import Progress
-from ..base.store import Stage, aside, digest, folder_digest, folder_files, write_json
 from ..config.settings import Settings, model_digest
-from .registry import machine
+from .stages import Stage
 from ..tasks.task import Benchmark, Task, get_benchmark
 
 # %% ../../nbs/run/01_team.ipynb #a23ea2d3

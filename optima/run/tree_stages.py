@@ -16,10 +16,12 @@ from time import perf_counter
 
 from ..agents.messages import Trajectory
 from ..agents.scheduler import Dialogue
+from ..base.files import aside, write_json
 from ..base.progress import Progress
-from ..base.store import PAPER_VERSIONS, Stage, Store, aside, write_json
 from ..config.settings import Settings, model_digest
+from ..config.versions import PAPER_VERSIONS
 from .loop import TRAINING, give_rewards, origin, reward_settings, stream
+from .stages import Stage, Store
 from .team import KEEP, Meter, Team, hold, provenance, read_json, talk_settings, training_tasks
 from ..tasks.task import Task
 from ..train.pairs import read_pairs, write_pairs

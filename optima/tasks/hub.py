@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 from optima.base.errors import OptimaError, suggest
-from optima.base.store import file_digest
+from optima.base.files import file_digest
 from optima.tasks.hub_rows import ANY, SOURCES, UNVERIFIED, BadCell, Source, read_json
 from optima.tasks.task import Benchmark, Task, own_names
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from ..agents.messages import canonical_json
 from ..base.errors import OptimaError, suggest
+from ..base.files import canonical_json
 
 # %% ../../nbs/tasks/01_task.ipynb #ff4d1e59
 METRICS = ("tests", "exact_match", "f1", "math", "number", "choice")

@@ -19,9 +19,9 @@ from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
+from ..base.files import folder_aside
+from ..base.machine import cpu_name, package_version
 from ..base.progress import Progress
-from ..base.store import folder_aside
-from ..run.registry import cpu_name, package_version
 from .functions import MOST, Functions
 from .lookups import LINKS, PEOPLE, THINGS, TOY_FAMILIES, VALUES, hotpotqa, lookups, stories, sums
 from optima.toy.talk import (

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..agents.messages import canonical_json, read_lines
+from ..base.files import canonical_json, read_lines
 from .selection import kept_count
 
 # %% ../../nbs/train/02_pairs.ipynb #551e86d4

@@ -20,7 +20,7 @@ from time import perf_counter
 from ..agents.messages import Trajectory
 from ..agents.viewer import View, tokens_view
 from ..base.errors import OptimaError
-from ..base.store import file_digest
+from ..base.files import file_digest
 from ..engines.adapters import role_of
 from ..engines.loading import compute_dtype, load_base, load_tokenizer, quietly
 from ..engines.local import portions

@@ -20,9 +20,10 @@ import numpy as np
 from fastcore.basics import patch
 from rapidfuzz.distance.Levenshtein import normalized_distance
 
-from ..agents.messages import Message, Trajectory, read_lines, write_jsonl
+from ..agents.messages import Message, Trajectory, write_jsonl
 from ..agents.scheduler import Dialogue
 from ..base.errors import OptimaError, suggest
+from ..base.files import read_lines
 from ..tasks.task import Task
 from .pairs import Pair, top_pairs
 

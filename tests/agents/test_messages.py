@@ -11,7 +11,6 @@ from optima.agents.messages import (
     SCHEMAS,
     Message,
     Trajectory,
-    canonical_json,
     check,
     close_json,
     parse,
@@ -20,6 +19,7 @@ from optima.agents.messages import (
     write_jsonl,
 )
 from optima.base.errors import OptimaError
+from optima.base.files import canonical_json
 
 VALUES = ["", "x", " accept ", "accept", "revise", "Accept", 3, 2.5, None, True, [], ["a"], ["a", ""], ["a", 1], [[]], {},
           {"answer": "x"}, " "]

@@ -14,17 +14,18 @@ from synthetic import evaluation_key, write_dialogues
 from synthetic import line as made_up
 
 from optima.agents.messages import read_jsonl
-from optima.base.store import Store, make_folder, write_json
+from optima.base.files import make_folder, write_json
 from optima.cli import doctor
 from optima.cli import main as cli
 from optima.cli import publish as publishing
 from optima.cli import reproduce as launcher
 from optima.cli import show as reading
-from optima.cli.reproduce import ARTEFACTS, ARTICLE
+from optima.config.artefacts import ARTEFACTS, ARTICLE
 from optima.config.settings import load_settings
 from optima.config.systems import ABLATIONS, MAIN
 from optima.evaluate.statistics import PAPER_ROWS
 from optima.run.registry import add_line, read_registry
+from optima.run.stages import Store
 from optima.sandbox import bubblewrap as isolation
 
 ARTICLE_SYSTEMS = (*MAIN, *ABLATIONS)
@@ -136,7 +137,7 @@ def test_ctrl_c_and_bugs(runs, monkeypatch, capsys):
 
 @pytest.mark.parametrize("command", ["run single", "reproduce --preset smoke"])
 def test_a_locked_folder(runs, loop, capsys, command):
-    code = f"import sys; from optima.base.store import Store\nwith Store({str(runs)!r}).lock(): print(1, flush=True); input()"
+    code = f"import sys; from optima.run.stages import Store\nwith Store({str(runs)!r}).lock(): print(1, flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               env=os.environ | {"PYTHONPATH": str(launcher.ROOT)})
     holder.stdout.readline()
@@ -159,7 +160,7 @@ def test_a_full_disk_loses_nothing(filled, loop, monkeypatch, capsys):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("optima.base.store.flush", full)
+    monkeypatch.setattr("optima.base.files.flush", full)
     assert "the disk is full" in one_line(capsys, "run", "single", "--seed", "1")
     assert (filled / "registry.jsonl").read_bytes() == before and len(list(filled.glob("*.partial"))) == 0
 

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from optima.base.errors import OptimaError
-from optima.base.store import make_folder
+from optima.base.files import make_folder
 from optima.cli import kernels
 from optima.cli import reproduce as launcher
 from optima.config.settings import load_settings

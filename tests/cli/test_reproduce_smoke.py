@@ -8,9 +8,9 @@ import time
 import forked
 import pytest
 
-from optima.base.store import canonical
+from optima.base.files import canonical_json
 from optima.cli import main as cli
-from optima.cli.reproduce import ARTEFACTS, ARTICLE
+from optima.config.artefacts import ARTEFACTS, ARTICLE
 from optima.config.settings import load_settings
 from optima.config.systems import ABLATIONS, MAIN
 from optima.run.registry import read_registry
@@ -31,7 +31,7 @@ SHARDS = {"shard_dialogues": 12}  # of the runs that are killed: a debate's dial
 def truth(line):
     "What has to be byte-identical however often a run was interrupted, and into however many files its stages were cut."
     settings = {name: value for name, value in line["settings"].items() if name not in (*SHARDS, "stages")}
-    return canonical({"settings": settings, "results": line["results"]})
+    return canonical_json({"settings": settings, "results": line["results"]})
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 import pytest
 
 from optima.base.errors import OptimaError
-from optima.base.store import make_folder
+from optima.base.files import make_folder
 from optima.config.settings import load_settings, model_digest, parse_override, preset_names, read_preset
 from optima.config.systems import ABLATIONS, MAIN, SYSTEMS
 from optima.tasks import task as tasks

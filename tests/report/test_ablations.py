@@ -10,8 +10,9 @@ import synthetic
 from nbclient import NotebookClient
 from pages import in_process
 
-from optima.base.store import write_text
-from optima.cli.reproduce import ARTEFACTS, declared_parameters
+from optima.base.files import write_text
+from optima.cli.reproduce import declared_parameters
+from optima.config.artefacts import ARTEFACTS
 from optima.evaluate.statistics import SPOKEN, comparisons, report_rows
 from optima.report.ablations import (
     PARTS,

@@ -11,15 +11,16 @@ import pytest
 from optima.agents.messages import read_jsonl
 from optima.agents.scheduler import Dialogue
 from optima.base.errors import OptimaError
-from optima.base.store import PAPER_VERSIONS, Stage, Store
 from optima.config.checks import CHOICES
 from optima.config.settings import load_settings, read_preset
 from optima.config.systems import METHODS, PAPER, PAPER_MAIN, SYSTEMS, TRAINED, prefers, untrained_row
+from optima.config.versions import PAPER_VERSIONS
 from optima.rewards.readability import readability_losses
 from optima.run import experiments, loop
 from optima.run import tree_stages as trees
 from optima.run.experiments import run_experiment
 from optima.run.loop import give_rewards, reward_settings
+from optima.run.stages import Stage, Store
 from optima.run.team import Team, adapters_in, hold, settled, student, talk_settings, training_tasks
 from optima.run.tree_stages import grow, plan_of, trees_of
 from optima.train.pairs import read_pairs

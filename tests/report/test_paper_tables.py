@@ -8,7 +8,8 @@ from pages import in_process
 from test_artefacts import NOTEBOOKS, alone
 
 from optima.base.errors import OptimaError
-from optima.cli.reproduce import ARTEFACTS, declared_parameters
+from optima.cli.reproduce import declared_parameters
+from optima.config.artefacts import ARTEFACTS
 from optima.evaluate.statistics import comparisons, first_tasks, paper_row, report_rows, system_order
 from optima.report.against_paper import (
     ROWS,

@@ -7,8 +7,8 @@ import synthetic
 from pages import in_process
 from test_artefacts import OTHERS, ROOT
 
-from optima.base.store import write_text
-from optima.cli.reproduce import ARTEFACTS
+from optima.base.files import write_text
+from optima.config.artefacts import ARTEFACTS
 from optima.run.registry import registry_text
 
 PAGES = ROOT / "nbs/results"

@@ -3,8 +3,9 @@ import random
 
 import pytest
 
-from optima.agents.messages import Message, Trajectory, canonical_json
+from optima.agents.messages import Message, Trajectory
 from optima.base.errors import OptimaError
+from optima.base.files import canonical_json
 from optima.rewards.readability import paper_reward, rank_like_the_paper, readability_losses, token_share, turn_losses
 from optima.tasks.task import Task
 

@@ -197,7 +197,7 @@ def test_rank_fills_every_term_and_judges_equal_answers_once(monkeypatch):
 
 
 def test_ranking_twice_gives_the_same_bytes():
-    from optima.agents.messages import canonical_json
+    from optima.base.files import canonical_json
 
     def ranked():
         samples = [dialogue(answer, sample=n, lengths=(n + 1, 3)) for n, answer in enumerate(["x + 8", "x", "2 * 5"])]

@@ -9,12 +9,12 @@ import pytest
 
 from optima.agents.messages import read_jsonl
 from optima.base.errors import OptimaError
-from optima.base.store import Store
 from optima.config.settings import load_settings
 from optima.config.systems import ABLATIONS, SYSTEMS
 from optima.run import team as teams
 from optima.run.experiments import refuse_leaks, run_experiment, stage_cost
 from optima.run.loop import choose_stage, generate, rank_stage, select_stage, stream, train
+from optima.run.stages import Store
 from optima.run.team import Team, read_json, teacher, training_tasks
 from optima.tasks import task as tasks
 from optima.tasks.task import Benchmark, get_benchmark

@@ -9,21 +9,10 @@ import pytest
 import torch
 
 from optima.base.errors import OptimaError
-from optima.base.store import canonical
+from optima.base.files import canonical_json
+from optima.base.machine import FROZEN, commit_day, dated, git, machine, peak_memory_mb
 from optima.run import registry
-from optima.run.registry import (
-    FROZEN,
-    PACKED,
-    add_line,
-    dated,
-    find_line,
-    git,
-    machine,
-    peak_memory_mb,
-    read_registry,
-    registry_path,
-    write_registry,
-)
+from optima.run.registry import PACKED, add_line, find_line, read_registry, registry_path, write_registry
 
 
 def line(key, **changes):
@@ -38,7 +27,7 @@ def test_lines_are_sorted_and_replaced_by_key(tmp_path):
     assert [one["key"] for one in read_registry(tmp_path)] == ["a", "b", "c"]
     assert find_line(tmp_path, "b")["results"]["score"] == 0.5 and find_line(tmp_path, "z") is None
     text = registry_path(tmp_path).read_text(encoding="utf-8")
-    assert text == "".join(canonical(json.loads(row)) + "\n" for row in text.splitlines()) and "é" in text
+    assert text == "".join(canonical_json(json.loads(row)) + "\n" for row in text.splitlines()) and "é" in text
 
 
 def test_the_order_of_adding_does_not_show(tmp_path):
@@ -54,8 +43,8 @@ def test_no_registry_yet(tmp_path):
 
 @pytest.mark.parametrize("text, words", [
     ('{"key":', "line 2: not JSON"), ("[]", "line 2: expected a JSON object"),
-    (canonical({"key": "b"}), "line 2: field 'system' is missing"),
-    (canonical(line("b", seed="0")), "line 2: field 'seed' is missing or is no int"),
+    (canonical_json({"key": "b"}), "line 2: field 'system' is missing"),
+    (canonical_json(line("b", seed="0")), "line 2: field 'seed' is missing or is no int"),
 ])
 def test_corruption_is_named_by_file_and_line(tmp_path, text, words):
     add_line(tmp_path, line("a"))
@@ -100,18 +89,18 @@ def test_a_line_tells_the_day_of_its_run_and_an_older_one_its_commits(monkeypatc
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", machine()["day"])
     commit = git("rev-parse", "HEAD") or pytest.skip("not a clone")
     assert dated({"commit": commit}) == f"{commit[:10]}, of {git('log', '-1', '--format=%cs')}"
-    monkeypatch.setattr(registry, "git", lambda *_: None)
-    registry.commit_day.cache_clear()
+    monkeypatch.setattr("optima.base.machine.git", lambda *_: None)
+    commit_day.cache_clear()
     assert dated({"commit": commit, "day": "2026-11-29"}) == f"{commit[:10]}, run 2026-11-29"
     assert dated({"commit": commit}) == commit[:10] and dated({}) == "unknown"
-    registry.commit_day.cache_clear()
+    commit_day.cache_clear()
 
 
 def test_a_line_names_the_commit_that_froze_models_and_settings(monkeypatch):
     root = Path(registry.__file__).parents[2]
     assert all((root / place).exists() for place in FROZEN)
     assert git("diff", "--stat", machine()["frozen"], "HEAD", "--", *FROZEN) == ""
-    monkeypatch.setattr(registry, "git", lambda *_: None)
+    monkeypatch.setattr("optima.base.machine.git", lambda *_: None)
     assert machine()["frozen"] is None
 
 

@@ -16,7 +16,7 @@ from stub_server import StubServer
 
 from optima.agents.messages import read_jsonl
 from optima.base.errors import OptimaError
-from optima.base.store import canonical
+from optima.base.files import canonical_json
 from optima.cli import main as cli
 from optima.config.settings import ASKING, load_settings, toy_base
 from optima.config.systems import SYSTEMS
@@ -49,7 +49,7 @@ def run(folder, *options, system="", steps=("iterations=0",)) -> dict | None:
 
 def same(one: dict, two: dict) -> bool:
     "Whether two lines have equal settings and results, to the byte."
-    return all(canonical(one[name]) == canonical(two[name]) for name in ("key", "settings", "results"))
+    return all(canonical_json(one[name]) == canonical_json(two[name]) for name in ("key", "settings", "results"))
 
 
 def stage_costs(line: dict, name: str) -> list[dict]:

@@ -2,7 +2,7 @@
 import numpy as np
 
 from optima.agents.messages import Message, Trajectory, write_jsonl
-from optima.base.store import digest, make_folder
+from optima.base.files import digest, make_folder
 from optima.config.systems import PAPER as SYSTEM_CHANGES
 from optima.config.systems import PAPER_ABLATIONS, PAPER_MAIN, prefers
 from optima.evaluate.statistics import first_tasks, paper_row

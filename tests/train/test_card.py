@@ -8,10 +8,11 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from optima.base.store import done_files, file_digest
+from optima.base.files import file_digest
 from optima.cli import main as cli
 from optima.config.settings import toy_base
 from optima.run.registry import read_registry
+from optima.run.stages import done_files
 from optima.train.card import UNSCORED, about_base, add_scores, write_card
 
 TINY = ["--preset", "smoke", "--set", "benchmarks=toy_humaneval", "tasks_per_iteration=2", "evaluation_tasks=3", "iteration_tasks=2",

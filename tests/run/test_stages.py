@@ -11,24 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from optima.base import store as store_module
+from optima.base import files as store_module
 from optima.base.errors import OptimaError
-from optima.base.store import (
-    STAGE_VERSIONS,
-    Store,
-    aside,
-    folder_digest,
-    make_folder,
-    stage_key,
-    verify,
-    write_json,
-    write_text,
-)
+from optima.base.files import aside, folder_digest, make_folder, write_json, write_text
+from optima.config.versions import STAGE_VERSIONS
+from optima.run.stages import Store, stage_key, verify
 
 WORK = """
 import sys, time
 from pathlib import Path
-from optima.base.store import Store, aside
+from optima.run.stages import Store
+from optima.base.files import aside
 
 def generate(folder):
     print("making", flush=True)
@@ -225,7 +218,7 @@ def test_other_errors_are_not_dressed_up():
 
 
 def test_the_folder_lock_names_who_holds_it(tmp_path):
-    code = "import sys, time; from optima.base.store import Store\n"
+    code = "import sys, time; from optima.run.stages import Store\n"
     code += f"with Store({str(tmp_path)!r}).lock(): print('held', flush=True); time.sleep(30)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"

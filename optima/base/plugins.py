@@ -1,0 +1,118 @@
+"Tables of named things that a user's file can add to: reward terms, paradigms, prompts, benchmarks and the like."
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from optima.base.errors import OptimaError, suggest
+from optima.base.files import file_digest
+
+GROUP = "optima.plugins"  # the entry points of installed packages, ours among them, whose modules add their things when imported
+
+
+class Kind:
+    "One table of named things, and the decorator that adds to it."
+
+    def __init__(
+        self,
+        what: str,  # one of its things in words, such as "reward term"
+    ):
+        self.what, self.things, self.modules = what, {}, {}
+
+    def __repr__(self):
+        return f"Kind({self.what!r}, {len(self.things)} known)"
+
+    def __call__(self, name: str) -> Callable:
+        "Add what is decorated under a name; it is handed back as it is."
+        def add(thing):
+            return self.add(name, thing)
+
+        return add
+
+    def add(self, name: str, thing):
+        "Add a thing under a name; a user's may take the place of a user's, never of the package's."
+        module = adding_module()
+        if packaged(self.modules.get(name, "")) and not packaged(module):
+            raise OptimaError(f"{name!r} is a {self.what} of the package; choose another name")
+        self.things[name], self.modules[name] = thing, module
+        return thing
+
+    def get(self, name: str):
+        "The thing of a name; an unknown one is an OptimaError with the closest right word."
+        if name not in self.things:
+            load_installed()
+        if name not in self.things:
+            raise OptimaError(suggest(self.what, name, self.things))
+        return self.things[name]
+
+    def names(self) -> list[str]:
+        "All names, sorted."
+        load_installed()
+        return sorted(self.things)
+
+    def digest(self, name: str) -> str:
+        "What stands for a user's thing in keys: the content of the file it came from; '' for the package's own."
+        self.get(name)
+        module = self.modules[name]
+        return "" if packaged(module) else loaded_files.get(module, "")
+
+
+loaded_files: dict[str, str] = {}  # module of a user's file -> sha256 of the file
+installed_loaded: list[bool] = []  # filled once the entry points were loaded
+
+
+def packaged(module: str) -> bool:
+    "Whether a module is one of the package."
+    return module.partition(".")[0] == "optima"
+
+
+def adding_module() -> str:
+    "The module whose code is adding something, wherever it called from: the first frame outside this file."
+    frame = sys._getframe(1)
+    while frame and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return frame.f_globals.get("__name__", "") if frame else ""
+
+
+def load_installed():
+    "Import, once, what installed packages add."
+    if installed_loaded:
+        return
+    installed_loaded.append(True)
+    for point in entry_points(group=GROUP):
+        point.load()
+
+
+def place_of(error: BaseException, path: Path) -> str:
+    "The file, and the line in it, that an error came from."
+    trace, line = error.__traceback__, getattr(error, "lineno", None) or 0
+    while trace:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"{path}, line {line}" if line else str(path)
+
+
+def load_file(
+    path: str | Path,  # Python that registers things by their decorators
+) -> str:  # its sha256
+    "Run a user's file once; what is wrong in it is an OptimaError that names file and line."
+    path = Path(path).expanduser().resolve()
+    if not path.is_file():
+        raise OptimaError(f"there is no plug-in file {path}; give a Python file that uses the decorators of optima")
+    found = file_digest(path)
+    name = f"optima_plugin_{found[:16]}"
+    if name in loaded_files:
+        return found
+    load_installed()
+    spec = spec_from_file_location(name, path)
+    module = module_from_spec(spec)
+    loaded_files[name] = found
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name], loaded_files[name]
+        raise OptimaError(f"{place_of(error, path)}: {type(error).__name__}: {error}; mend the plug-in and run again") from error
+    return found
