@@ -3,7 +3,7 @@ import random
 from dataclasses import dataclass, replace
 
 import pytest
-from test_engines import make_model, make_tokenizer
+from small_models import make_model, make_tokenizer
 
 from optima.agents.paradigms import ENGLISH, Agent
 from optima.agents.scheduler import Dialogue, Live, request_of, run_dialogues, stable_hash

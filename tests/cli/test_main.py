@@ -168,8 +168,8 @@ def test_a_full_disk_loses_nothing(filled, loop, monkeypatch, capsys):
 def test_report_prints_tables_and_rows(filled, capsys):
     assert cli.main(["report", "main_results"]) == 0
     told = capsys.readouterr()
-    assert told.err == f"registry: runs/registry.jsonl, preset toy, {len(launcher.MAIN)} lines\n"
-    assert all(system in told.out for system in launcher.MAIN)
+    assert told.err == f"registry: runs/registry.jsonl, preset toy, {len(MAIN)} lines\n"
+    assert all(system in told.out for system in MAIN)
     assert [pair[:2] for pair in compared(told.out)] == 2 * [
         (f"optima_{paradigm}", other) for paradigm in ("debate", "multi_step") for other in (
             "teacher_debate", f"untrained_{paradigm}", f"terse_{paradigm}", f"random_selection_{paradigm}")]
@@ -261,7 +261,7 @@ def test_reproduce_prints_tables_and_where_the_rest_is(filled, monkeypatch, caps
     assert cli.main(["reproduce"]) == 0
     output = capsys.readouterr().out
     headings = [text for text in output.splitlines() if "optima report" in text]
-    assert [text.split()[0] for text in headings] == list(launcher.ARTICLE) and "report: runs/report.html" in output
+    assert [text.split()[0] for text in headings] == list(ARTICLE) and "report: runs/report.html" in output
     assert "sampled" not in output
     failed = launcher.Job("single-toy-0", Path(), Path(), {}, code=1)
     for code in (1, 2):
@@ -309,7 +309,7 @@ def test_publish_copies_lines_and_one_seeds_dialogues(finished, clean, tmp_path)
     assert len(read_registry(tmp_path / "to")) == 1 + len(ARTICLE_SYSTEMS)
     assert [path.name for path in (tmp_path / "to").glob("registry*")] == ["registry.jsonl.gz"]
     packed = sorted((tmp_path / "to" / "dialogues").iterdir())
-    assert [path.name for path in packed] == sorted(f"{system}-toy-0.jsonl.gz" for system in launcher.MAIN)
+    assert [path.name for path in packed] == sorted(f"{system}-toy-0.jsonl.gz" for system in MAIN)
     (tmp_path / "x.jsonl").write_bytes(gzip.decompress(packed[0].read_bytes()))
     assert len(read_jsonl(tmp_path / "x.jsonl")) == 2 * 60
 

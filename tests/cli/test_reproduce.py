@@ -14,6 +14,7 @@ from optima.base.errors import OptimaError
 from optima.base.files import make_folder
 from optima.cli import kernels
 from optima.cli import reproduce as launcher
+from optima.config import artefacts
 from optima.config.settings import load_settings
 from optima.config.systems import ABLATIONS, MAIN, SYSTEMS
 from optima.report.page import write_report
@@ -76,7 +77,7 @@ def fake(tmp_path, monkeypatch):
     notebook(folder / "main_results.ipynb", TABLE, preset="smoke", seeds=1, runs="runs")
     monkeypatch.setattr(launcher, "NOTEBOOKS", folder)
     shorten(monkeypatch.setattr)
-    monkeypatch.setitem(launcher.ARTEFACTS, "main_results",
+    monkeypatch.setitem(artefacts.ARTEFACTS, "main_results",
                         {"notebook": "main_results.ipynb", "systems": ["single", "untrained_debate"]})
     return folder
 
@@ -87,7 +88,7 @@ def finish(runs, settings):
 
 
 def test_what_is_missing_shrinks_as_lines_are_added(tmp_path):
-    systems = launcher.ARTEFACTS["main_results"]["systems"]
+    systems = artefacts.ARTEFACTS["main_results"]["systems"]
     assert len(launcher.missing("main_results", "smoke", 2, tmp_path)) == 2 * len(systems)
     finish(tmp_path, load_settings("single", "smoke", 1))
     finish(tmp_path, load_settings("single", "toy", 0))
@@ -116,14 +117,14 @@ def test_a_parameter_that_the_notebook_lacks_is_refused_before_anything_runs(fak
 
 
 def test_every_artefact_shows_known_systems_and_all_systems_are_shown():
-    assert launcher.ARTICLE == ("main_results", "token_cost", "reward_ablation", "iterations", "reward_weights")
-    assert all(name.startswith("paper_") for name in launcher.ARTEFACTS.keys() - {*launcher.ARTICLE})
-    shown = [system for found in launcher.ARTEFACTS.values() for system in found["systems"]]
-    assert set(shown) == set(SYSTEMS) and len(launcher.ARTEFACTS["reward_ablation"]["systems"]) == 7
+    assert artefacts.ARTICLE == ("main_results", "token_cost", "reward_ablation", "iterations", "reward_weights")
+    assert all(name.startswith("paper_") for name in artefacts.ARTEFACTS.keys() - {*artefacts.ARTICLE})
+    shown = [system for found in artefacts.ARTEFACTS.values() for system in found["systems"]]
+    assert set(shown) == set(SYSTEMS) and len(artefacts.ARTEFACTS["reward_ablation"]["systems"]) == 7
 
 
 def test_an_experiment_of_several_artefacts_is_run_once(tmp_path):
-    lacking = launcher.lacking(list(launcher.ARTEFACTS), "smoke", 2, tmp_path)
+    lacking = launcher.lacking(list(artefacts.ARTEFACTS), "smoke", 2, tmp_path)
     assert sorted((one.system, one.seed) for one in lacking) == sorted((name, seed) for name in SYSTEMS for seed in (0, 1))
 
 
@@ -187,7 +188,7 @@ def test_reproduce_makes_experiments_table_and_page_and_does_nothing_twice(fake,
 
 
 def test_failures_are_told_and_the_others_finish(fake, tmp_path, monkeypatch, capsys):
-    launcher.ARTEFACTS["main_results"]["systems"] += ["terse_debate", "terse_multi_step"]
+    artefacts.ARTEFACTS["main_results"]["systems"] += ["terse_debate", "terse_multi_step"]
     monkeypatch.setenv("FAKE_FAILS", "single")
     monkeypatch.setenv("FAKE_BUGS", "terse_debate")
     monkeypatch.setenv("FAKE_DIES", "terse_multi_step")
@@ -239,12 +240,13 @@ def test_nothing_is_left_running_after_ctrl_c_or_kill(fake, tmp_path, number, sy
     code = f"""
 import sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from optima.cli import reproduce as launcher
-from test_launcher import shorten
+from optima.config import artefacts
+from test_reproduce import shorten
 shorten(setattr)
 launcher.NOTEBOOKS = Path({str(fake)!r})
-launcher.ARTEFACTS["main_results"]["systems"] = {systems}
+artefacts.ARTEFACTS["main_results"]["systems"] = {systems}
 try:
     launcher.ensure("main_results", "smoke", 1, {str(runs)!r}, 2)
 except KeyboardInterrupt:

@@ -63,10 +63,6 @@ def without_phrases(line):
     return line | {"results": {"evaluation": evaluation}}
 
 
-def alone(lines, *systems):
-    return [line for line in lines if line["system"] in systems]
-
-
 def test_a_page_opens_with_a_control_that_was_not_beaten():
     assert warnings_first(COMPARED) == [] == warnings_first(comparisons(ROWS))
     drawn = alone(LINES, "optima_debate", "random_selection_debate")

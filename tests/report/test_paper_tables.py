@@ -5,7 +5,7 @@ import nbformat
 import pytest
 import synthetic
 from pages import in_process
-from test_artefacts import NOTEBOOKS, alone
+from synthetic import alone
 
 from optima.base.errors import OptimaError
 from optima.cli.reproduce import declared_parameters
@@ -42,6 +42,7 @@ from optima.report.paper_tables import (
     transfers_not_run,
 )
 from optima.report.published import published
+from tools.project import ROOT
 
 PAGES = {name: tuple(about["systems"]) for name, about in ARTEFACTS.items() if name.startswith("paper_")}
 LINES = synthetic.paper_lines(3)
@@ -197,7 +198,7 @@ def test_an_ablation_tells_on_how_much_each_row_was_trained():
     ("paper_iterations", 2, 6, "after 3 trainings"), ("paper_scaling", 1, 5, "88.5 %")])
 def test_pages_on_a_made_up_registry(tmp_path, monkeypatch, name, seeds, figures, word):
     monkeypatch.setattr("optima.cli.reproduce.ensure", lambda name, preset, seeds, runs: synthetic.paper_lines(seeds, systems=PAGES[name]))
-    path = NOTEBOOKS / f"{name}.ipynb"
+    path = ROOT / f"nbs/reproduce/{name}.ipynb"
     cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     assert cells[2] == f'lines = ensure("{name}", preset=preset, seeds=seeds, runs=runs)' and cells[3].startswith("budget_table(")
     shown = in_process(path, monkeypatch, {cells[1]: f"preset, seeds, runs, model = 'synthetic', {seeds}, {str(tmp_path)!r}, '8b'"})
@@ -209,6 +210,6 @@ def test_pages_on_a_made_up_registry(tmp_path, monkeypatch, name, seeds, figures
 @pytest.mark.parametrize("name", PAGES)
 def test_parameters_and_prose_of_a_page(name):
     extra = {"model": "8b"} if name == "paper_main" else {}
-    assert declared_parameters(NOTEBOOKS / f"{name}.ipynb") == {"preset": "toy", "seeds": 1, "runs": "../../runs"} | extra
-    text = "\n".join(cell.source for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells if cell.cell_type == "markdown")
+    assert declared_parameters(ROOT / f"nbs/reproduce/{name}.ipynb") == {"preset": "toy", "seeds": 1, "runs": "../../runs"} | extra
+    text = "\n".join(cell.source for cell in nbformat.read(ROOT / f"nbs/reproduce/{name}.ipynb", as_version=4).cells if cell.cell_type == "markdown")
     assert not re.search(r"\d\.\d|\d ?%|\d+ tokens", text)

@@ -5,11 +5,11 @@ import nbformat
 import pytest
 import synthetic
 from pages import in_process
-from test_artefacts import OTHERS, ROOT
 
 from optima.base.files import write_text
 from optima.config.artefacts import ARTEFACTS
 from optima.run.registry import registry_text
+from tools.project import ROOT
 
 PAGES = ROOT / "nbs/results"
 CAPTION = re.compile(r"<caption[^>]*>(Ours.*?)</caption>(.*?)</table>", re.DOTALL)
@@ -36,7 +36,7 @@ def prose_of(name: str) -> str:
 @pytest.fixture(scope="module")
 def registry() -> str:
     "A made-up registry of everything, as a text."
-    article = synthetic.lines(2, synthetic.TWO, 30, (*synthetic.SYSTEMS, *OTHERS))
+    article = synthetic.lines(2, synthetic.TWO, 30, (*synthetic.SYSTEMS, *synthetic.ABLATIONS))
     paper = synthetic.paper_lines(2, 30, tuple(name for about in ARTEFACTS.values() for name in about["systems"] if name.startswith("paper_")))
     return registry_text([line | {"preset": "toy"} for line in {line["key"]: line for line in (*article, *paper)}.values()])
 

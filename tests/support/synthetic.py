@@ -206,3 +206,8 @@ def sampled_line(system: str, seed: int, benchmarks=("toy_gsm8k",), tasks: int =
     right, tokens = (SYSTEMS | ABLATIONS)[system]
     return {"system": system, "seed": seed, "results": {"samples": {
         name: samples(right, tokens, 10 * seed + spot, tasks, count) for spot, name in enumerate(benchmarks)}}}
+
+
+def alone(lines, *systems):
+    "The lines of some systems."
+    return [line for line in lines if line["system"] in systems]

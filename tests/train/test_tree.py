@@ -4,7 +4,7 @@ from functools import partial
 from math import exp, isclose
 
 import pytest
-from test_engines import make_model, make_tokenizer
+from small_models import make_model, make_tokenizer
 
 from optima.agents.messages import Message, Trajectory
 from optima.agents.paradigms import ENGLISH
