@@ -329,8 +329,8 @@ def test_what_is_warmed(monkeypatch):
     monkeypatch.setattr(launcher, "Warmed", lambda modules, environment: made.append(modules))
     monkeypatch.setattr(kernels, "can_fork", lambda: True)
     single, trained = load_settings("single", "smoke"), load_settings("optima_debate", "smoke")
-    for experiments, artefacts in (([], 1), ([trained], 0), ([], 2), ([single], 1), ([single, trained], 0)):
-        launcher.warm(experiments, artefacts)
+    for experiments, shown in (([], 1), ([trained], 0), ([], 2), ([single], 1), ([single, trained], 0)):
+        launcher.warm(experiments, shown)
     assert made == [kernels.PAGES, kernels.PAGES + kernels.MODELS, kernels.PAGES + kernels.MODELS + kernels.TRAINING]
 
 

@@ -9,6 +9,7 @@ import pytest
 import synthetic
 from nbclient import NotebookClient
 from pages import in_process
+from synthetic import alone
 
 from optima.base.files import write_text
 from optima.cli.reproduce import declared_parameters
