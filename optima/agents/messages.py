@@ -305,11 +305,6 @@ class Trajectory(_Counted):
         return (f"Trajectory({self.task!r}, {self.paradigm!r}, {self.strategy!r}, sample={self.sample}: "
                 f"{self.turns} messages, {self.tokens} tokens, answer {self.answer[:80]!r})")
 
-    def _repr_html_(self):
-        from optima.agents.viewer import trajectory_html  # built on this chapter
-
-        return trajectory_html(self)
-
 # %% ../../nbs/agents/02_messages.ipynb #8998e29e
 _STORED = ("speaker", "role", "content", "prompt", "token_ids", "prompt_tokens", "cut", "token_source")
 _KEPT = ("task", "paradigm", "strategy", "sample", "answer", "systems", "seed", "rewards")

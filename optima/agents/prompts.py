@@ -1,21 +1,16 @@
 "The words that a team is told, by the name that settings give them."
-from functools import lru_cache
-from importlib import import_module
+from optima.agents.paradigms import ENGLISH, Prompts
+from optima.agents.strategies import PAPER_ENGLISH, PAPER_MATHS
+from optima.base.plugins import Kind
 
-from optima.agents.paradigms import Prompts
-
-WORDS = {  # name -> where they stand
-    "toy": ("optima.toy.talk", "TOY_PROMPTS"), "toy_paper": ("optima.toy.exchange_talk", "PAPER_PROMPTS"),
-    "english": ("optima.agents.paradigms", "ENGLISH"), "english_paper": ("optima.agents.strategies", "PAPER_ENGLISH"),
-    "maths_paper": ("optima.agents.strategies", "PAPER_MATHS"),
-}  # fmt: skip
+PROMPTS = Kind("set of prompts")  # name -> Prompts
+PROMPTS.add("english", ENGLISH)
+PROMPTS.add("english_paper", PAPER_ENGLISH)
+PROMPTS.add("maths_paper", PAPER_MATHS)
 
 
-@lru_cache
 def prompts_of(
-    name: str,  # a key of `WORDS`
+    name: str,  # one of `PROMPTS`
 ) -> Prompts:
     "The prompts of that name."
-    module, words = WORDS[name]
-    found = getattr(import_module(module), words)
-    return found if isinstance(found, Prompts) else Prompts(**found)
+    return PROMPTS.get(name)

@@ -10,6 +10,7 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .exchange import all_agree, repeated
 from .messages import MARKED, SCHEMAS, Message, Trajectory, check
 from ..base.errors import OptimaError
 
@@ -115,8 +116,6 @@ def _last_step(messages):
 
 def _rule(trajectory):
     "What ended a dialogue, by its paradigm's own rule; '' where that is not known."
-    from optima.agents.exchange import all_agree, repeated
-
     messages, spent = trajectory.messages, "the rounds ran out"
     match trajectory.paradigm:
         case "single" | "chain_of_thought": return "one turn was asked for"
@@ -175,6 +174,9 @@ def trajectory_html(
                for turn, message in enumerate(trajectory.messages)]
     about = f"{trajectory.task} · {trajectory.paradigm} · strategy {trajectory.strategy} · sample {trajectory.sample}"
     return _block(_block(escaped(about), _MUTED) + "".join(bubbles) + _outcome(trajectory), "max-width:760px;line-height:1.5")
+
+
+Trajectory._repr_html_ = trajectory_html  # what a notebook shows of a dialogue
 
 # %% ../../nbs/agents/03_viewer.ipynb #3f58ccd6
 def _text(trajectory):

@@ -1,6 +1,7 @@
 "Tables of named things that a user's file can add to: reward terms, paradigms, prompts, benchmarks and the like."
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -17,25 +18,31 @@ class Kind:
     def __init__(
         self,
         what: str,  # one of its things in words, such as "reward term"
+        reserved: tuple[str, ...] = (),  # names that mean something else where things of this kind are named
     ):
-        self.what, self.things, self.modules = what, {}, {}
+        self.what, self.reserved, self.things, self.sources = what, reserved, {}, {}
 
     def __repr__(self):
         return f"Kind({self.what!r}, {len(self.things)} known)"
 
     def __call__(self, name: str) -> Callable:
-        "Add what is decorated under a name; it is handed back as it is."
+        "Add the function or class that is decorated; it is handed back as it is."
         def add(thing):
             return self.add(name, thing)
 
         return add
 
-    def add(self, name: str, thing):
+    def add(
+        self,
+        name: str,
+        thing,
+        written: Callable | None = None,  # the function or class that was decorated, where the thing is made of one
+    ):
         "Add a thing under a name; a user's may take the place of a user's, never of the package's."
-        module = adding_module()
-        if packaged(self.modules.get(name, "")) and not packaged(module):
+        source = Source(adding_module(), getattr(written or thing, "__qualname__", ""))
+        if name in self.reserved or not source.may_replace(self.sources.get(name)):
             raise OptimaError(f"{name!r} is a {self.what} of the package; choose another name")
-        self.things[name], self.modules[name] = thing, module
+        self.things[name], self.sources[name] = thing, source
         return thing
 
     def get(self, name: str):
@@ -43,7 +50,7 @@ class Kind:
         if name not in self.things:
             load_installed()
         if name not in self.things:
-            raise OptimaError(suggest(self.what, name, self.things))
+            raise OptimaError(suggest(self.what, name, sorted(self.things)))
         return self.things[name]
 
     def names(self) -> list[str]:
@@ -51,20 +58,36 @@ class Kind:
         load_installed()
         return sorted(self.things)
 
+    def packaged(self, name: str) -> bool:
+        "Whether a name is one of the package's."
+        load_installed()
+        return name in self.sources and self.sources[name].packaged
+
     def digest(self, name: str) -> str:
-        "What stands for a user's thing in keys: the content of the file it came from; '' for the package's own."
+        "What stands for a user's thing in keys: the content of the file it came from; '' where there is none."
         self.get(name)
-        module = self.modules[name]
-        return "" if packaged(module) else loaded_files.get(module, "")
+        return loaded_files.get(self.sources[name].module, "")
+
+
+@dataclass(frozen=True)
+class Source:
+    "Where a thing was added: the module, and the name of what was decorated."
+    module: str
+    name: str
+
+    @property
+    def packaged(self) -> bool:
+        "Whether the module is one of the package."
+        return self.module.partition(".")[0] == "optima"
+
+    def may_replace(self, before: "Source | None") -> bool:
+        "A chapter that is run as a notebook defines again what the package has: the same function, by the same name."
+        again = before and self.module == "__main__" and self.name and self.name == before.name
+        return before is None or not before.packaged or self.packaged or bool(again)
 
 
 loaded_files: dict[str, str] = {}  # module of a user's file -> sha256 of the file
 installed_loaded: list[bool] = []  # filled once the entry points were loaded
-
-
-def packaged(module: str) -> bool:
-    "Whether a module is one of the package."
-    return module.partition(".")[0] == "optima"
 
 
 def adding_module() -> str:

@@ -21,7 +21,7 @@ from optima.config.settings import Settings, load_settings, toy_base
 from optima.engines.loading import load_base, load_model
 from optima.engines.local import LocalEngine, choose, uniforms
 from optima.engines.request import Completion, Engine, encode_conversation
-from optima.tasks.task import get_benchmark
+from optima.tasks.catalogue import get_benchmark
 from optima.train.sft import (
     IGNORED,
     examples_of,

@@ -86,8 +86,9 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
 
 def data_findings(settings: Settings) -> Iterator[Finding]:
     "Each real benchmark, and each of the user's own: its folder, checked row by row, or its sources, in the cache or to be had."
+    from optima.tasks.catalogue import get_benchmark
     from optima.tasks.hub import PLANS, splits_of
-    from optima.tasks.task import get_benchmark, own_names
+    from optima.tasks.task import own_names
 
     for name in (name for name in dict.fromkeys(settings.benchmarks) if name in (*PLANS, *own_names(settings.data))):
         if settings.data:

@@ -1,6 +1,7 @@
 "What settings may be, alone and together; each refusal is one line."
 import math
 
+from optima.agents.paradigms import PARADIGMS
 from optima.base.errors import OptimaError, suggest
 from optima.engines.endpoints import checked_url
 
@@ -45,9 +46,7 @@ BOUNDS = {
 def check_choice(settings, name: str, choices: tuple):
     "Refuse a word that a setting does not know; paradigms that were registered since count."
     if name == "paradigm":
-        from optima.agents.paradigms import paradigm_names
-
-        choices = {*choices, *paradigm_names()}
+        choices = {*choices, *PARADIGMS.names()}
     if getattr(settings, name) not in choices:
         raise OptimaError(suggest(f"value of {name}:", getattr(settings, name), choices))
 
@@ -131,7 +130,7 @@ def check_servers(settings):
 def check_names(settings):
     "Refuse a strategy that the prompts have no text for, and a benchmark that nobody registered."
     from optima.agents.prompts import prompts_of
-    from optima.tasks.task import benchmark_names
+    from optima.tasks.catalogue import benchmark_names
 
     strategies = list(prompts_of(settings.prompts).strategies)
     for name, words, choices in (("strategies", settings.strategies, strategies),

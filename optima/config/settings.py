@@ -190,7 +190,7 @@ class Settings:
     @cached_property
     def key(self) -> str:
         "16 hexadecimal digits that name the experiment: all settings, the stages' versions, what models and data hold."
-        from optima.tasks.hub import data_content
+        from optima.tasks.catalogue import data_content
 
         content = {"base": model_digest(self.base_folder)}
         content["teacher"] = self.teacher and model_digest(self.teacher_folder)
@@ -306,7 +306,7 @@ def checked(
 
 def checked_table(where: str, name: str, table: dict, folder: Path) -> dict:
     "What differs by one paradigm, method or benchmark; a table in it is a method's, there."
-    from optima.tasks.task import benchmark_names
+    from optima.tasks.catalogue import benchmark_names
 
     known = (*CHOICES["paradigm"], *METHODS, *benchmark_names())
     if name not in known:

@@ -26,7 +26,8 @@ from ..base.machine import machine
 from ..base.progress import Progress
 from ..config.settings import Settings, model_digest
 from .stages import Stage
-from ..tasks.task import Benchmark, Task, get_benchmark
+from ..tasks.catalogue import get_benchmark
+from ..tasks.task import Benchmark, Task
 
 # %% ../../nbs/run/01_team.ipynb #a23ea2d3
 REPLIES = "replies.jsonl"  # what servers answered, in the run folder

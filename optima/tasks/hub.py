@@ -10,7 +10,7 @@ from pathlib import Path
 from optima.base.errors import OptimaError, suggest
 from optima.base.files import file_digest
 from optima.tasks.hub_rows import ANY, SOURCES, UNVERIFIED, BadCell, Source, read_json
-from optima.tasks.task import Benchmark, Task, own_names
+from optima.tasks.task import BENCHMARKS, Benchmark, Task
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEVELOPMENT_TASKS = 200  # about as many are held out of a training split, and never more than a fifth of it
@@ -287,7 +287,7 @@ def held_out(marks: tuple[str, ...], rows: int) -> bool:
 
 
 @lru_cache
-def benchmark(name: str, data: str = "", times: tuple = ()) -> Benchmark:
+def hub_benchmark(name: str, data: str = "", times: tuple = ()) -> Benchmark:
     "A real benchmark, from the hub or from a local folder; nothing is read yet."
     if name not in PLANS:
         raise OptimaError(suggest("benchmark", name, PLANS))
@@ -301,32 +301,13 @@ def local_files(name: str, data: str) -> dict[str, tuple[Path, ...]]:
 
 def local_benchmark(name: str, data: str) -> Benchmark:
     "A real benchmark whose files lie in a folder, as they are now."
-    return benchmark(name, data, tuple(times_of(files) for files in local_files(name, data).values()))
+    return hub_benchmark(name, data, tuple(times_of(files) for files in local_files(name, data).values()))
 
 
 @lru_cache(maxsize=256)
 def digest_of(path: Path, times: tuple) -> str:
     "A file's sha256, computed once as long as it stays as it is."
     return file_digest(path)
-
-
-def data_content(names: tuple[str, ...], data: str) -> dict:
-    "What stands for the data of some benchmarks in keys: digests of local files, else commits; toy ones have none."
-    from optima.tasks.jsonl import content_of
-
-    real = [name for name in names if name in PLANS]
-    if data:
-        own = {name: content_of(name, data) for name in names if name in own_names(data)}
-        return own | {name: {split: [digest_of(path, times_of((path,))) for path in files]
-                             for split, files in local_files(name, data).items()} for name in real}
-    return {name: {"/".join(split): commit_of(split[0], name) for split in splits_of(PLANS[name])} for name in real}
-
-
-def __getattr__(name: str) -> Benchmark:
-    "Each real benchmark under its name, as `optima.tasks.task.get_benchmark` looks for it."
-    if name in PLANS:
-        return benchmark(name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def split_words(name: str, split: str) -> str:
@@ -349,3 +330,7 @@ def source_rows() -> list[dict[str, str]]:
              "licence": source.licence, "columns": ", ".join(source.columns),
              **{f"{fact} shown by": source.shown[fact] for fact in ("revision", "licence", "rows", "columns", "files")}}
             for name, source in SOURCES.items()]
+
+
+for planned in PLANS:
+    BENCHMARKS.add(planned, hub_benchmark(planned))

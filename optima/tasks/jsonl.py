@@ -9,7 +9,7 @@ from optima.base.errors import OptimaError, suggest
 from optima.tasks.hub import JsonLines, digest_of, misfit, times_of
 from optima.tasks.hub_rows import ANY, spaced
 from optima.tasks.metrics import score_text
-from optima.tasks.task import BUILT_IN, QUESTIONS, Benchmark, Task
+from optima.tasks.task import BENCHMARKS, QUESTIONS, Benchmark, Task
 
 KINDS = {"question": str, "answer": str, "aliases": [str], "passages": [str], "supporting": [int], "metric": str,
          "tests": str, "entry_point": str, "prefix": str, "id": ANY}  # the fields of a Task; an id may be there and is not read
@@ -104,7 +104,7 @@ def benchmark_of(name: str, path: Path, times: tuple) -> Benchmark:
 def own_benchmark(name: str, data: str) -> Benchmark:
     "The benchmark that a data folder brings under this name."
     path = questions_path(name, data)
-    if name in BUILT_IN:
+    if BENCHMARKS.packaged(name):
         raise OptimaError(f"{path}: {name!r} is a benchmark of the package; give the folder another name")
     return benchmark_of(name, path, times_of((path,)))
 

@@ -1,11 +1,11 @@
 "Paradigms: every path through the generators, what each role is shown, refusals, the plain call."
 import pytest
+from plugged import plug
 
-from optima.agents import paradigms as chapter
 from optima.agents.messages import SCHEMAS, Message, check
 from optima.agents.paradigms import (
     ENGLISH,
-    LATER,
+    PARADIGMS,
     PLACEHOLDERS,
     Agent,
     Paradigm,
@@ -14,9 +14,7 @@ from optima.agents.paradigms import (
     debate_paradigm,
     describe_tools,
     fill,
-    get_paradigm,
     multi_step,
-    register_paradigm,
     start,
 )
 from optima.agents.strategies import PAPER_ENGLISH
@@ -169,13 +167,13 @@ def test_a_models_text_never_fills_a_template():
 
 
 def test_start_keeps_the_strategy_out_of_the_system():
-    for words, paradigms in ((ENGLISH, ("single", "debate", "multi_step")), (PAPER_ENGLISH, [*LATER])):
+    for words, paradigms in ((ENGLISH, ("single", "debate", "multi_step")), (PAPER_ENGLISH, ["exchange", "solver_critic", "chain_of_thought"])):
         assert not any(text and text in system for text in words.strategies.values()
                        for paradigm in paradigms for system in start(paradigm, TASK, words)[1].values())
 
 
 @pytest.mark.parametrize("make, words", [
-    (lambda: get_paradigm("debat"), "choose one of: debate"),
+    (lambda: PARADIGMS.get("debat"), "choose one of: debate"),
     (lambda: start("multi_step", TASK, ENGLISH, executors=0), "executors is 0"),
     (lambda: start("debate", TASK, ENGLISH, max_rounds=-1), "max_rounds is -1"),
     (lambda: start("multi_step", TASK, ENGLISH, max_steps=0), "max_steps is 0"),
@@ -236,16 +234,15 @@ def test_the_schemas_in_the_prompts_are_the_ones_we_check():
 @pytest.fixture
 def mine(monkeypatch):
     "A paradigm of one's own, registered for one test."
-    monkeypatch.setattr(chapter, "PARADIGMS", dict(chapter.PARADIGMS))
-    return register_paradigm("mine", get_paradigm("debate"))
+    return plug(monkeypatch, PARADIGMS, "mine", PARADIGMS.get("debate"))
 
 
 def test_a_registered_paradigm_is_known_to_all(mine):
     overrides = {"paradigm": "mine"}
     assert names(run("mine", answer("a"), ACCEPT)[0]) == ["proposer", "critic"]
     assert load_settings("untrained_debate", overrides=overrides).paradigm == "mine"
-    other = Paradigm(mine.cast, get_paradigm("single").run)
-    assert register_paradigm("mine", other) is get_paradigm("mine")
+    other = Paradigm(mine.cast, PARADIGMS.get("single").run)
+    assert PARADIGMS.add("mine", other) is PARADIGMS.get("mine")
 
 
 def test_its_number_of_agents_decides_its_stages(mine):
@@ -255,7 +252,7 @@ def test_its_number_of_agents_decides_its_stages(mine):
 
 @pytest.mark.parametrize("name", ["single", "debate", "multi_step", "exchange", "solver_critic", "chain_of_thought", "by_task"])
 def test_the_packages_paradigms_are_not_replaced(name):
-    with pytest.raises(OptimaError, match="is a paradigm of the package"): register_paradigm(name, get_paradigm("single"))
+    with pytest.raises(OptimaError, match="is a paradigm of the package"): PARADIGMS.add(name, PARADIGMS.get("single"))
 
 
 def test_an_unknown_paradigm_is_no_setting():

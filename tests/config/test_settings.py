@@ -1,12 +1,12 @@
 "Settings: presets, systems, overrides, and errors that a user can act on."
 import pytest
+from plugged import plug
 
 from optima.base.errors import OptimaError
 from optima.base.files import make_folder
 from optima.config.settings import load_settings, model_digest, parse_override, preset_names, read_preset
 from optima.config.systems import ABLATIONS, MAIN, SYSTEMS
-from optima.tasks import task as tasks
-from optima.tasks.task import Benchmark
+from optima.tasks.task import BENCHMARKS, Benchmark
 
 
 def test_every_system_loads_under_every_preset():
@@ -70,7 +70,7 @@ def test_ablations_have_benchmarks_of_their_own(tmp_path):
 @pytest.fixture(autouse=True)
 def another_benchmark(monkeypatch):
     "A second benchmark that has a name and no tasks."
-    monkeypatch.setitem(tasks._registered, "b", Benchmark("b", "tests", lambda *_: []))
+    plug(monkeypatch, BENCHMARKS, "b", Benchmark("b", "tests", lambda *_: []))
 
 
 def test_the_teacher_counts_by_its_content(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from optima.engines.adapters import RoleEngine, role_of
 from optima.engines.loading import load_model
 from optima.engines.local import LocalEngine
 from optima.engines.request import Request
-from optima.tasks.task import get_benchmark
+from optima.tasks.catalogue import get_benchmark
 from optima.toy.talk import TOY_PROMPTS
 
 

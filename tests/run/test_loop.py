@@ -6,6 +6,7 @@ import shutil
 import warnings
 
 import pytest
+from plugged import plug
 
 from optima.agents.messages import read_jsonl
 from optima.base.errors import OptimaError
@@ -16,8 +17,8 @@ from optima.run.experiments import refuse_leaks, run_experiment, stage_cost
 from optima.run.loop import choose_stage, generate, rank_stage, select_stage, stream, train
 from optima.run.stages import Store
 from optima.run.team import Team, read_json, teacher, training_tasks
-from optima.tasks import task as tasks
-from optima.tasks.task import Benchmark, get_benchmark
+from optima.tasks.catalogue import get_benchmark
+from optima.tasks.task import BENCHMARKS, Benchmark
 
 BASE = str(load_settings("single", "smoke").base_folder)
 TINY = {"benchmarks": ("toy_humaneval",), "tasks_per_iteration": 4, "evaluation_tasks": 3, "iteration_tasks": 2,
@@ -40,7 +41,7 @@ def two_benchmarks(monkeypatch):
         return load
 
     for name, offset in (("one", 1000), ("two", 2000)):
-        monkeypatch.setitem(tasks._registered, name, Benchmark(name, "tests", loader(offset)))
+        plug(monkeypatch, BENCHMARKS, name, Benchmark(name, "tests", loader(offset)))
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,7 @@ def test_a_benchmarks_stages_know_nothing_of_the_others(tmp_path):
 def test_tasks_of_one_text_and_another_metric_are_other_tasks(tmp_path, monkeypatch):
     def other(split, n, seed):
         return [dataclasses.replace(task, metric="math") for task in get_benchmark("one").load(split, n, seed)]
-    monkeypatch.setitem(tasks._registered, "other", Benchmark("other", "math", other))
+    plug(monkeypatch, BENCHMARKS, "other", Benchmark("other", "math", other))
     settings = tiny("optima_debate")
     keys = {generate(Store(tmp_path), Team(settings.base_folder, settings), name, 1).key for name in ("one", "other")}
     assert len(keys) == 2
@@ -231,7 +232,7 @@ def test_other_weights_choose_again_from_the_same_team(tmp_path):
 
 def test_a_task_that_is_trained_or_chosen_on_and_evaluated_stops_the_run(monkeypatch):
     leaky = Benchmark("leaky", "tests", lambda split, n, seed: get_benchmark("one").load("train", n, seed))
-    monkeypatch.setitem(tasks._registered, "leaky", leaky)
+    plug(monkeypatch, BENCHMARKS, "leaky", leaky)
     for system in ("optima_debate", "terse_debate"):
         with pytest.raises(OptimaError):
             refuse_leaks(tiny(system), "leaky")

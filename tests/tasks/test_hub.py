@@ -15,10 +15,11 @@ from optima.cli import main as cli
 from optima.config.settings import load_settings
 from optima.sandbox.monty import run_tests
 from optima.tasks import hub as benchmarks
-from optima.tasks.hub import PLANS, benchmark_rows, data_content, source_rows
+from optima.tasks.catalogue import benchmark_names, data_content, get_benchmark
+from optima.tasks.hub import PLANS, benchmark_rows, source_rows
 from optima.tasks.hub_rows import SOURCES, last_boxed
 from optima.tasks.metrics import score_text
-from optima.tasks.task import SPLITS, assert_disjoint, benchmark_names, deal, get_benchmark
+from optima.tasks.task import SPLITS, assert_disjoint, deal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 

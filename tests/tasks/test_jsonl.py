@@ -9,8 +9,8 @@ from optima.base.errors import OptimaError
 from optima.cli import main as cli
 from optima.cli.fitness import data_findings
 from optima.config.settings import load_settings
-from optima.tasks.hub import data_content
-from optima.tasks.task import SPLITS, assert_disjoint, benchmark_names, get_benchmark
+from optima.tasks.catalogue import benchmark_names, data_content, get_benchmark
+from optima.tasks.task import SPLITS, assert_disjoint
 
 ROWS = [{"question": f"{n} and 1 ?", "answer": str(n + 1)} for n in range(200)]
 

@@ -1,18 +1,13 @@
 "Tasks: identity, what a benchmark refuses, lazily found benchmarks, fair deals."
 import subprocess
 import sys
-import types
 
 import pytest
+from plugged import plug
 
 from optima.base.errors import OptimaError
-from optima.tasks import task as tasks
-from optima.tasks.task import Benchmark, Task, assert_disjoint, benchmark_names, deal, get_benchmark, register
-
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch):
-    monkeypatch.setattr(tasks, "_registered", {})
+from optima.tasks.catalogue import get_benchmark
+from optima.tasks.task import BENCHMARKS, Benchmark, Task, assert_disjoint, benchmark, deal
 
 
 def some(n, **fields): return [Task(f"t{i}", "b", f"q{i}", **fields) for i in range(n)]
@@ -54,22 +49,25 @@ def test_disjoint_names_at_most_three():
     with pytest.raises(OptimaError, match=r"5 tasks.*t2 = t2 and 2 more"): assert_disjoint(some(5), iter(some(5)))
 
 
-def test_built_in_benchmarks_are_imported_when_asked_for(monkeypatch):
-    lazy = Benchmark("lazy", "f1", lambda *_: [])
-    monkeypatch.setitem(sys.modules, "optima.made_up", types.SimpleNamespace(lazy=lazy))
-    monkeypatch.setitem(tasks.BUILT_IN, "lazy", "optima.made_up")
-    assert "lazy" in benchmark_names() and get_benchmark("lazy") is lazy
+def test_built_in_benchmarks_are_imported_when_asked_for():
+    code = "import optima.tasks.task as t; assert not t.BENCHMARKS.things; assert t.BENCHMARKS.get('toy_math').metric == 'math'"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_register_replaces():
-    first, second = (Benchmark("mine", "f1", lambda *_: []) for _ in range(2))
-    register(first)
-    assert register(second) is get_benchmark("mine") and get_benchmark("mine") is second
+def test_a_decorated_loader_is_a_benchmark_and_the_last_one_counts(monkeypatch):
+    plug(monkeypatch, BENCHMARKS, "mine", None)  # taken away again after the test
+    first, second = (lambda *_: some(1) for _ in range(2))
+    assert benchmark("mine", "f1")(first) is first and get_benchmark("mine").load is first
+    assert benchmark("mine", "f1")(second) is second and get_benchmark("mine").load is second and get_benchmark("mine").metric == "f1"
     with pytest.raises(OptimaError, match="choose one of: mine"): get_benchmark("min")
 
 
+def test_the_packages_benchmarks_are_not_replaced():
+    with pytest.raises(OptimaError, match="'toy_math' is a benchmark of the package"): benchmark("toy_math")(lambda *_: [])
+
+
 def test_listing_names_loads_nothing_heavy():
-    code = "import sys, optima.tasks.task as t; t.benchmark_names(); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, optima.tasks.catalogue as t; t.benchmark_names(); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

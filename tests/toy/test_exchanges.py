@@ -17,7 +17,8 @@ from optima.agents.scheduler import Dialogue, run_dialogues
 from optima.base.errors import OptimaError
 from optima.cli.main import main
 from optima.rewards.terms import task_reward
-from optima.tasks.task import assert_disjoint, deal, get_benchmark
+from optima.tasks.catalogue import get_benchmark
+from optima.tasks.task import assert_disjoint, deal
 from optima.toy.exchange_models import PAPER, PAPER_SHIPPED, drill, matches, recall
 from optima.toy.exchange_talk import (
     NOTATIONS,

@@ -14,7 +14,7 @@ from optima.agents.paradigms import Prompts
 from optima.agents.scheduler import Dialogue, run_dialogues
 from optima.cli.main import main
 from optima.rewards.terms import task_reward
-from optima.tasks.task import get_benchmark
+from optima.tasks.catalogue import get_benchmark
 from optima.toy.lookups import TOY_FAMILIES
 from optima.toy.models import SHIPPED, TEACHER, Recipe, make_model, make_tokenizer, train_base, vocabulary
 from optima.toy.talk import TOY_PROMPTS

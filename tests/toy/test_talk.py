@@ -8,7 +8,8 @@ from optima.agents.messages import Message, Trajectory, check
 from optima.agents.paradigms import Prompts, start
 from optima.rewards.terms import task_reward
 from optima.sandbox.monty import run_tests
-from optima.tasks.task import assert_disjoint, deal, get_benchmark
+from optima.tasks.catalogue import get_benchmark
+from optima.tasks.task import assert_disjoint, deal
 from optima.toy.functions import INPUTS, SPLITS, humaneval, mbpp, split_of, values
 from optima.toy.lookups import MOST, apply_change, facts_in, find, hotpotqa, lookups, stories, sums
 from optima.toy.talk import CLEANER, METHODS, TOY_PROMPTS, VIEWS, Habit, asked, draw_demonstration, draw_habit
