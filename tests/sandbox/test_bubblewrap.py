@@ -324,9 +324,12 @@ def test_another_user_is_held_as_root_is(bwrap):
 
 def judge_as_another_user(package):
     "Judge with a copy of the package that every user may read."
-    package.mkdir(mode=0o755)
-    for module in ("__init__", "isolation", "isolation_worker"):
-        shutil.copy(Path(isolation.__file__).with_name(f"{module}.py"), package)
+    room = package / "sandbox"
+    for folder in (package, room):
+        folder.mkdir(mode=0o755)
+    shutil.copy(Path(isolation.__file__).parents[1] / "__init__.py", package)
+    for module in ("__init__", "bubblewrap", "worker"):
+        shutil.copy(Path(isolation.__file__).with_name(f"{module}.py"), room)
     forks = ATTACKS["fork bomb"][0]
     program = f"import os\nfrom optima.sandbox.bubblewrap import judge\nassert os.getuid() == 65534\n" \
               f"print(judge({forks!r}, 'assert f(2) == 10', 'f', 2.0, {MEMORY}).status, " \
