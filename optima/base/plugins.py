@@ -39,7 +39,9 @@ class Kind:
         written: Callable | None = None,  # the function or class that was decorated, where the thing is made of one
     ):
         "Add a thing under a name; a user's may take the place of a user's, never of the package's."
-        source = Source(adding_module(), getattr(written or thing, "__qualname__", ""))
+        source = source_of(written or thing)
+        if not source.packaged:
+            load_installed()  # else a user's would be there first
         if name in self.reserved or not source.may_replace(self.sources.get(name)):
             raise OptimaError(f"{name!r} is a {self.what} of the package; choose another name")
         self.things[name], self.sources[name] = thing, source
@@ -88,6 +90,12 @@ class Source:
 
 loaded_files: dict[str, str] = {}  # module of a user's file -> sha256 of the file
 installed_loaded: list[bool] = []  # filled once the entry points were loaded
+
+
+def source_of(thing) -> Source:
+    "Where a function or a class was defined; of anything else, who is adding it."
+    name = getattr(thing, "__qualname__", "")
+    return Source(thing.__module__ if name else adding_module(), name)
 
 
 def adding_module() -> str:

@@ -443,7 +443,7 @@ def test_the_hub_is_asked_for_one_revision_and_for_data_files_only(monkeypatch):
 
 
 def test_naming_a_benchmark_imports_no_library_and_opens_no_file():
-    code = ("import sys, optima.tasks.hub\nfrom optima.tasks.task import get_benchmark\n"
+    code = ("import sys, optima.tasks.hub\nfrom optima.tasks.catalogue import get_benchmark\n"
             "assert get_benchmark('hotpotqa').metric == 'f1'\nsys.exit(bool({'datasets', 'huggingface_hub', 'pyarrow'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
