@@ -19,8 +19,9 @@ from optima.base.machine import machine
 from optima.cli import kernels
 from optima.config.settings import Settings, load_settings, toy_base
 from optima.engines.loading import load_base, load_model
-from optima.engines.local import LocalEngine, choose, uniforms
+from optima.engines.local import LocalEngine
 from optima.engines.request import Completion, Engine, encode_conversation
+from optima.engines.sampling import choose, uniforms
 from optima.tasks.catalogue import get_benchmark
 from optima.train.sft import (
     IGNORED,

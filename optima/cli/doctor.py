@@ -76,7 +76,7 @@ def quantization_finding() -> str:
 
 def sandbox_finding() -> str:
     "monty runs a candidate and refuses a wrong one."
-    from optima.sandbox.monty import run_tests
+    from optima.sandbox.judge import run_tests
 
     tests = "def check(candidate):\n    assert candidate(2) == 4"
     verdicts = [run_tests(f"def double(x):\n    return {body}", tests, "double").status for body in ("x * 2", "x")]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..agents.messages import SCHEMAS, Trajectory, check, parse
 from ..base.errors import OptimaError
-from ..sandbox.monty import run_tests
+from ..sandbox.judge import run_tests
 from ..tasks.metrics import Score, faithfulness, score_text
 from ..tasks.task import Task
 

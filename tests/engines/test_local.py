@@ -14,8 +14,9 @@ from small_models import ARCHITECTURES, SIZES, TEMPLATE, make_model, make_tokeni
 from optima.base.errors import OptimaError
 from optima.engines.cache import layout_of
 from optima.engines.loading import load_model
-from optima.engines.local import LocalEngine, choose, portions, uniforms
+from optima.engines.local import LocalEngine, portions
 from optima.engines.request import Completion, Engine, Request, ScriptedEngine, encode_conversation, neutralise
+from optima.engines.sampling import choose, uniforms
 
 
 @pytest.fixture(scope="module")

@@ -23,10 +23,10 @@ from required import leave
 
 from optima.cli import bench_sandbox
 from optima.sandbox import bubblewrap as isolation
-from optima.sandbox import monty as sandbox
+from optima.sandbox import judge as sandbox
 from optima.sandbox import worker as isolation_worker
 from optima.sandbox.bubblewrap import REFUSED, judge, missing, seccomp_filter
-from optima.sandbox.monty import run_tests
+from optima.sandbox.judge import run_tests
 from optima.sandbox.worker import HEADER, decode, encode, read_value
 
 MEMORY = 50_000_000

@@ -13,7 +13,7 @@ import pytest
 from optima.base.errors import OptimaError
 from optima.cli import main as cli
 from optima.config.settings import load_settings
-from optima.sandbox.monty import run_tests
+from optima.sandbox.judge import run_tests
 from optima.tasks import hub as benchmarks
 from optima.tasks.catalogue import benchmark_names, data_content, get_benchmark
 from optima.tasks.hub import PLANS, benchmark_rows, source_rows

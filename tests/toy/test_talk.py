@@ -7,7 +7,7 @@ import pytest
 from optima.agents.messages import Message, Trajectory, check
 from optima.agents.paradigms import Prompts, start
 from optima.rewards.terms import task_reward
-from optima.sandbox.monty import run_tests
+from optima.sandbox.judge import run_tests
 from optima.tasks.catalogue import get_benchmark
 from optima.tasks.task import assert_disjoint, deal
 from optima.toy.functions import INPUTS, SPLITS, humaneval, mbpp, split_of, values

@@ -10,8 +10,9 @@ import pytest
 
 from optima.base.errors import OptimaError
 from optima.sandbox import bubblewrap as isolation
-from optima.sandbox import monty as sandbox
-from optima.sandbox.monty import STATUSES, Verdict, run_tests
+from optima.sandbox import judge as sandbox
+from optima.sandbox.judge import run_tests
+from optima.sandbox.monty import STATUSES, Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -362,7 +363,7 @@ def test_a_forked_pool_of_processes():
 
 
 def test_the_process_ends_cleanly_and_leaves_no_worker():
-    program = "import os\nfrom optima.sandbox.monty import run_tests\n" \
+    program = "import os\nfrom optima.sandbox.judge import run_tests\n" \
               "assert run_tests('def f(): return 1', 'assert f() == 1', 'f').passed\n" \
               "if os.fork() == 0: raise SystemExit(0)\nos.wait()\n" \
               "assert run_tests('def f(): return 1', 'assert f() == 1', 'f').passed\nprint('done')"
