@@ -113,8 +113,8 @@ def test_cells_that_import_do_nothing_else(path):
 @pytest.mark.parametrize("path", CORE, ids=str)
 def test_chapter_exports_the_module_of_its_name(path):
     found = re.search(r"#\| *default_exp:? +(\S+)", "\n".join(cell.source for cell in code_cells(path)))
-    assert found and found[1] == page_name(path)
-    assert (ROOT / "optima" / f"{found[1]}.py").exists()
+    assert found and found[1] == f"{path.parts[1]}.{page_name(path)}"
+    assert (ROOT / "optima" / f"{found[1].replace('.', '/')}.py").exists()
 
 
 @pytest.mark.parametrize("path", REPRODUCE, ids=str)

@@ -298,8 +298,8 @@ def test_planted_error_and_widget_metadata(tmp_path):
 
 
 def test_planted_collision():
-    paths = [Path("nbs/engines/02_cache.ipynb"), Path("nbs/engines/3a_Caches.ipynb"), Path("nbs/explain/caches.ipynb")]
-    assert colliding_names(paths) == ["nbs/engines/cache.html: would be made of each of engines/02_cache.ipynb, 3a_Caches.ipynb"]
+    paths = [Path("nbs/engines/02_cache.ipynb"), Path("nbs/engines/3a_cache.ipynb"), Path("nbs/explain/cache.ipynb")]
+    assert colliding_names(paths) == ["nbs/engines/cache.html: would be made of each of 02_cache.ipynb, 3a_cache.ipynb"]
 
 
 def test_planted_sidebar():
