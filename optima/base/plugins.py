@@ -1,4 +1,5 @@
 "Tables of named things that a user's file can add to: reward terms, paradigms, prompts, benchmarks and the like."
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 from optima.base.errors import OptimaError, suggest
 from optima.base.files import file_digest
 
-GROUP = "optima.plugins"  # the entry points of installed packages, ours among them, whose modules add their things when imported
+GROUP = "optima.plugins"  # the entry points of installed packages, ours among them: their modules add things when imported
+VARIABLE = "OPTIMA_PLUGINS"  # an environment variable: the files that a command was given, for the processes that it starts
 
 
 class Kind:
@@ -107,12 +109,14 @@ def adding_module() -> str:
 
 
 def load_installed():
-    "Import, once, what installed packages add."
+    "Import, once, what installed packages add, then what the command was given."
     if installed_loaded:
         return
     installed_loaded.append(True)
     for point in entry_points(group=GROUP):
         point.load()
+    for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        load_file(path)
 
 
 def place_of(error: BaseException, path: Path) -> str:

@@ -316,6 +316,8 @@ def parser() -> Parser:
     for name, (action, add, help_text) in COMMANDS.items():
         sub = commands.add_parser(name, help=help_text, description=(action.__doc__ or "").strip())
         add(sub)
+        sub.add_argument("--plugins", metavar="FILE", nargs="+", action="extend", default=[],
+                         help="Python files that add reward terms, paradigms, benchmarks and the like by optima's decorators")
         sub.set_defaults(action=action, options=sub.format_usage())
     return top
 
@@ -335,10 +337,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return chosen
 
 
+def load_plugins(files: list[str]):
+    "Load plug-in files, here and in every process that this one starts."
+    if not files:
+        return
+    from optima.base.plugins import VARIABLE, load_file
+
+    for path in files:
+        load_file(path)
+    os.environ[VARIABLE] = os.pathsep.join(str(Path(path).resolve()) for path in files)
+
+
 def main(argv: list[str] | None = None) -> int:
     "Run a command; errors that the user can mend are one line and exit code 2."
     try:
         chosen = parse(argv)
+        load_plugins(chosen.plugins)
         return chosen.action(chosen)
     except OptimaError as error:
         print(f"optima: {' '.join(str(error).split())}", file=sys.stderr)

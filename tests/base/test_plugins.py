@@ -1,4 +1,5 @@
 "Tables of named things: one decorator for the package's and a user's, errors that name file and line, digests of files."
+import os
 import subprocess
 import sys
 
@@ -6,7 +7,7 @@ import pytest
 
 from optima.base.errors import OptimaError
 from optima.base.files import file_digest
-from optima.base.plugins import Kind, Source, load_file, loaded_files
+from optima.base.plugins import VARIABLE, Kind, Source, load_file, loaded_files
 
 NUMBERS = Kind("number", reserved=("none",))
 
@@ -83,3 +84,11 @@ def test_what_the_package_adds_is_there_without_an_import():
     code = ("from optima.agents.prompts import PROMPTS\nfrom optima.agents.paradigms import PARADIGMS\n"
             "assert 'toy' in PROMPTS.names() and PARADIGMS.packaged('exchange')")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_processes_of_a_command_know_its_plugins(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from optima.agents.paradigms import paradigm\n\n@paradigm('mine', None)\ndef mine(task, team, limits): ...\n")
+    code = "from optima.agents.paradigms import PARADIGMS; print('mine' in PARADIGMS.names(), PARADIGMS.digest('mine')[:8])"
+    said = subprocess.run([sys.executable, "-c", code], env=os.environ | {VARIABLE: str(path)}, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["True", file_digest(path)[:8]]
