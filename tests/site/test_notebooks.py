@@ -123,6 +123,22 @@ def test_chapter_exports_the_module_of_its_name(path):
     assert (ROOT / "optima" / f"{found[1].replace('.', '/')}.py").exists()
 
 
+def examples(source: str) -> list[str]:
+    "What a module does when it is imported, beyond saying what is in it: an example that belongs into a lesson."
+    done = (ast.Assert, ast.For, ast.While, ast.With, ast.Expr)
+    body = [statement for statement in ast.parse(source).body if isinstance(statement, done)]
+    return [text for text in map(ast.unparse, body) if not re.match(r"""['"]|os\.register_at_fork\(""", text)]
+
+
+@pytest.mark.parametrize("path", [path for path in CORE if path not in NAIVE], ids=str)
+def test_importing_a_chapter_runs_no_example(path):
+    assert examples((ROOT / "optima" / path.parts[1] / f"{page_name(path)}.py").read_text(encoding="utf-8")) == []
+
+
+def test_a_planted_example_is_noticed():
+    assert examples('"A module."\nimport os\nA = len("a")\ndef f(): return 1\nf()\nassert f() == 1') == ["f()", "assert f() == 1"]
+
+
 @pytest.mark.parametrize("path", REPRODUCE, ids=str)
 def test_one_parameters_cell_of_flat_values(path):
     tagged = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
