@@ -25,7 +25,7 @@ class Kind:
         self.what, self.reserved, self.things, self.sources = what, reserved, {}, {}
 
     def __repr__(self):
-        return f"Kind({self.what!r}, {len(self.things)} known)"
+        return f"Kind({self.what!r}: {', '.join(self.things)})"
 
     def __call__(self, name: str) -> Callable:
         "Add the function or class that is decorated; it is handed back as it is."
@@ -61,6 +61,19 @@ class Kind:
         "All names, sorted."
         load_installed()
         return sorted(self.things)
+
+    def __iter__(self):
+        "All names, in the order in which they were added."
+        load_installed()
+        return iter(list(self.things))
+
+    def __contains__(self, name: str) -> bool:
+        load_installed()
+        return name in self.things
+
+    def __len__(self) -> int:
+        load_installed()
+        return len(self.things)
 
     def packaged(self, name: str) -> bool:
         "Whether a name is one of the package's."

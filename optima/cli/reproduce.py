@@ -19,7 +19,7 @@ from optima.cli import kernels
 from optima.cli.kernels import Ordered, Warmed
 from optima.config.artefacts import artefact
 from optima.config.settings import Settings, load_settings, model_digest
-from optima.config.systems import prefers
+from optima.config.systems import METHODS
 from optima.run.registry import read_registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +91,7 @@ def absolute_preset(preset: str) -> str:
 def workload(settings: Settings) -> int:
     "How many dialogues an experiment holds, where nothing is shared."
     samples = 0 if settings.mode == "demonstrations" else settings.samples or len(settings.strategies)
-    grown = sum(prefers(settings.method, number) for number in range(1, settings.iterations + 1))
+    grown = sum(METHODS.get(settings.method).step(number) == "compare" for number in range(1, settings.iterations + 1))
     trees = settings.tree_tasks * settings.expansions * settings.rollouts + settings.pilot_dialogues
     trained = (settings.iterations - grown) * settings.tasks_per_iteration * samples + grown * trees
     between = max(settings.iterations - 1, 0) * settings.iteration_tasks

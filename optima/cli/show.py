@@ -7,6 +7,7 @@ from optima.base.errors import OptimaError, suggest
 from optima.cli.reproduce import ROOT
 from optima.config.artefacts import artefact
 from optima.config.settings import load_settings
+from optima.config.systems import system_of, system_order
 from optima.run.registry import read_registry, registry_path
 from optima.run.stages import Store, is_done
 
@@ -74,10 +75,10 @@ def seeds_of(lines: list[dict], system: str) -> set[int]:
 def registry_name(system: str, lines: list[dict]) -> str:
     "The registry's name of a system that is asked for as tables show it."
     known = {line["system"] for line in lines}
-    names = [name for name in (system, f"paper_{system}") if name in known]
+    names = [name for name in sorted(known, key=system_order) if system in (name, system_of(name).label)]
     if not names:
         raise OptimaError(suggest("system", system, known))
-    return names[0]
+    return system if system in names else names[0]
 
 
 def shown_report(lines: list[dict], against: str | None = None) -> list[dict]:
@@ -93,7 +94,7 @@ def shown_comparisons(
     against: str | None = None,  # a system that all others are set beside; None: each trained team with its controls
 ) -> list[dict]:
     "The paired comparisons that can be made; says on stderr which cannot, for want of seeds."
-    from optima.evaluate.statistics import comparisons, default_pairs, system_order
+    from optima.evaluate.statistics import comparisons, default_pairs
     from optima.report.against_paper import shown_rows
 
     systems = sorted({line["system"] for line in lines}, key=system_order)

@@ -2,19 +2,19 @@
 import math
 
 from optima.agents.paradigms import PARADIGMS
+from optima.agents.prompts import PROMPTS
 from optima.base.errors import OptimaError, suggest
+from optima.config.systems import METHODS
 from optima.engines.endpoints import checked_url
 
+KINDS = {"paradigm": PARADIGMS, "method": METHODS, "prompts": PROMPTS}  # settings whose words plug-ins may add to
 CHOICES = {
-    "paradigm": ("single", "debate", "multi_step", "exchange", "solver_critic", "chain_of_thought", "by_task"),
-    "method": ("isft", "idpo", "isft_dpo"),
     "reward": ("sum", "paper"),
     "pairs": ("all", "best_worst"),
     "node_mean": ("children", "rollouts"),
     "adapters": ("shared", "per_role"),
     "mode": ("self", "teacher", "demonstrations"),
     "team": ("student", "teacher"),
-    "prompts": ("toy", "toy_paper", "english", "english_paper", "maths_paper"),
     "question_metric": ("exact_match", "f1"),
     "selection": ("reward", "random"),
     "quantization": ("nf4", "nf4_double", "none"),
@@ -44,9 +44,7 @@ BOUNDS = {
 
 
 def check_choice(settings, name: str, choices: tuple):
-    "Refuse a word that a setting does not know; paradigms that were registered since count."
-    if name == "paradigm":
-        choices = {*choices, *PARADIGMS.names()}
+    "Refuse a word that a setting does not know."
     if getattr(settings, name) not in choices:
         raise OptimaError(suggest(f"value of {name}:", getattr(settings, name), choices))
 
@@ -85,11 +83,12 @@ def check_together(settings):
 
 def check_paper(settings):
     "Refuse combinations that the paper's method has no meaning for."
-    if settings.adapters == "per_role" and settings.method != "isft":
+    compares = "compare" in METHODS.get(settings.method).steps
+    if settings.adapters == "per_role" and compares:
         raise OptimaError(f'adapters = "per_role" is for method = "isft": {settings.method} compares turns under one adapter')
-    if settings.method != "isft" and settings.reward != "paper":
+    if compares and settings.reward != "paper":
         raise OptimaError(f'method = "{settings.method}" grows trees under the paper\'s reward: set reward = "paper"')
-    if settings.method != "isft" and settings.tree_tasks > settings.tasks_per_iteration:
+    if compares and settings.tree_tasks > settings.tasks_per_iteration:
         raise OptimaError(f"tree_tasks = {settings.tree_tasks}: expected at most tasks_per_iteration, {settings.tasks_per_iteration}")
     if settings.paradigm == "exchange" and settings.agents < 2:
         raise OptimaError("agents = 1: an exchange takes two or more")
@@ -129,10 +128,9 @@ def check_servers(settings):
 
 def check_names(settings):
     "Refuse a strategy that the prompts have no text for, and a benchmark that nobody registered."
-    from optima.agents.prompts import prompts_of
     from optima.tasks.catalogue import benchmark_names
 
-    strategies = list(prompts_of(settings.prompts).strategies)
+    strategies = list(PROMPTS.get(settings.prompts).strategies)
     for name, words, choices in (("strategies", settings.strategies, strategies),
                                  ("evaluation_strategy", [settings.evaluation_strategy], [*strategies, "best"]),
                                  ("benchmarks", settings.benchmarks, benchmark_names(settings.data)),

@@ -7,10 +7,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
+from optima.agents.paradigms import PARADIGMS
 from optima.base.errors import OptimaError, suggest
 from optima.base.files import digest, folder_digest, folder_files
-from optima.config.checks import BOUNDS, CHOICES, check_bounds, check_choice, check_names, check_together
-from optima.config.systems import ABLATIONS, METHODS, PAPER, PAPER_ABLATIONS, SYSTEMS
+from optima.base.plugins import Kind
+from optima.config.checks import BOUNDS, CHOICES, KINDS, check_bounds, check_choice, check_names, check_together
+from optima.config.systems import ARTICLE_RECIPE, METHODS, RECIPES, SYSTEMS, Recipe
 from optima.config.versions import PAPER_VERSIONS, STAGE_VERSIONS
 
 PRESETS = Path(__file__).parent / "presets"
@@ -128,8 +130,8 @@ class Settings:
     price_out: float = 0.0  # money per million generated tokens
 
     def __post_init__(self):
-        for name, choices in CHOICES.items():
-            check_choice(self, name, choices)
+        for name, choices in (CHOICES | KINDS).items():
+            check_choice(self, name, (*choices, *choices.reserved) if isinstance(choices, Kind) else choices)
         for name, (least, most) in BOUNDS.items():
             check_bounds(self, name, least, most)
         check_together(self)
@@ -198,8 +200,8 @@ class Settings:
             content["model"] = model_digest(self.team_model)
         if found := data_content(self.benchmarks, self.data):
             content["data"] = found
-        paper = PAPER_VERSIONS | (NEVER_MADE if self.method == "isft" else {})
-        versions = STAGE_VERSIONS | (paper if self.reward == "paper" or self.system in PAPER else {})
+        paper = PAPER_VERSIONS | (NEVER_MADE if "compare" not in METHODS.get(self.method).steps else {})
+        versions = STAGE_VERSIONS | (paper if self.reward == "paper" else {})
         return digest({"settings": self.to_dict() | content, "versions": versions})
 
 
@@ -308,7 +310,7 @@ def checked_table(where: str, name: str, table: dict, folder: Path) -> dict:
     "What differs by one paradigm, method or benchmark; a table in it is a method's, there."
     from optima.tasks.catalogue import benchmark_names
 
-    known = (*CHOICES["paradigm"], *METHODS, *benchmark_names())
+    known = (*PARADIGMS, *METHODS, *benchmark_names())
     if name not in known:
         raise OptimaError(f"{where}: {suggest('paradigm, method or benchmark', name, known)}")
     if not isinstance(table, dict):
@@ -329,7 +331,7 @@ def preset_names() -> list[str]:
 
 def read_preset(
     preset: str,  # a shipped name, or a path to a TOML file
-    paper: bool = False,  # with those that the paper's systems have instead: its table [paper]
+    recipe: Recipe = ARTICLE_RECIPE,  # with what the recipe's table has instead
 ) -> dict:
     "The values of a preset."
     path = Path(preset) if str(preset).endswith(".toml") else PRESETS / f"{preset}.toml"
@@ -337,8 +339,9 @@ def read_preset(
         raise OptimaError(suggest("preset", preset, preset_names()) + "; or give the path of a .toml file")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-        papers = checked(f"{path.name} [paper]", values.pop("paper", {}), path.parent)
-        return checked(path.name, values, path.parent) | (papers if paper else {})
+        tables = {one.table: values.pop(one.table, {}) for one in RECIPES.values() if one.table}
+        own = {name: checked(f"{path.name} [{name}]", table, path.parent) for name, table in tables.items()}
+        return checked(path.name, values, path.parent) | own.get(recipe.table, {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OptimaError(f"{path}: not TOML: {error}") from error
 
@@ -350,25 +353,24 @@ def load_settings(
     overrides: dict | None = None,  # settings that win over preset and system; paths start from the current folder
 ) -> Settings:
     "The settings of one experiment: defaults, then the preset, then the system, then the overrides."
-    if system not in SYSTEMS:
-        raise OptimaError(suggest("system", system, SYSTEMS))
+    row = SYSTEMS.get(system)
     overrides = checked("overrides", overrides or {}, Path.cwd())
-    values = read_preset(preset, system in PAPER) | checked(f"system {system}", SYSTEMS[system], PRESETS)
-    if values.get("method") == "isft_dpo":
+    values = read_preset(preset, row.recipe) | checked(f"system {system}", row.settings, PRESETS)
+    if METHODS.get(values.get("method", Settings.method)).whole:
         values |= whole_rounds(values)
     values |= overrides
-    if system in {*ABLATIONS, *PAPER_ABLATIONS} and "benchmarks" not in overrides:
+    if row.ablation and "benchmarks" not in overrides:
         values["benchmarks"] = values.get("ablation_benchmarks") or values.get("benchmarks", Settings.benchmarks)
-    if system == "without_iteration" or values.get("mode") == "demonstrations":
+    if row.at_once or values.get("mode") == "demonstrations":
         values |= at_once(values)
     seed = convert("overrides", "seed", seed)
     return Settings(system=system, preset=Path(preset).stem, seed=seed, **values)
 
 
 def whole_rounds(values: dict) -> dict:
-    "As many iterations, or one more, so that the last round of imitation and preferences is a whole one (appendix H.3)."
-    iterations = values.get("iterations", Settings.iterations)
-    return {"iterations": iterations + iterations % 2}
+    "As many iterations, or a few more, so that the last round of steps is a whole one (appendix H.3)."
+    iterations, round_of = values.get("iterations", Settings.iterations), len(METHODS.get(values["method"]).steps)
+    return {"iterations": iterations + -iterations % round_of}
 
 
 def at_once(values: dict) -> dict:

@@ -11,8 +11,8 @@ __all__ = ['CONTROLS', 'PARTS', 'FACTORS', 'COSTS', 'TABLE4', 'whose', 'warnings
 # %% ../../nbs/report/09_ablations.ipynb #a45ee3c3
 import numpy as np
 
+from ..config.systems import ABLATION_TABLE, labelled, system_of, system_order
 from optima.evaluate.statistics import (
-    ABLATIONS,
     SPOKEN,
     benchmarks_of,
     bootstrap,
@@ -26,7 +26,6 @@ from optima.evaluate.statistics import (
     report_rows,
     seed_means,
     summary,
-    system_order,
 )
 
 # %% ../../nbs/report/09_ablations.ipynb #eacf7aa4
@@ -60,7 +59,7 @@ def warnings_first(
     compared: list[dict],  # from `comparisons`
 ) -> list[str]:  # one sentence per control that was not beaten, or one that says that none was run
     "What a page has to open with: where the reward's choice cannot be told from chance."
-    rows = [row for row in compared if row["against"].startswith("random_selection") and row["benchmark"] == headline(compared)]
+    rows = [row for row in compared if labelled(row["against"]).done == "random_selection" and row["benchmark"] == headline(compared)]
     told = [f"**{row['system']} does not beat {row['against']} in score** ({row['benchmark']}, {row['decoding']} decoding): the "
             f"interval of the difference is not above 0, {format_interval(row['difference'], row['difference_ci'], 3, '+')}. "
             "What the reward selects cannot be told from dialogues drawn at random here."
@@ -90,7 +89,7 @@ def in_words(
     "One sentence per pair, the article's own comparison first."
     shown, told = rows_of(compared, decoding), []
     for kind in kinds:
-        for row in [row for row in shown if row["against"].startswith(kind) and row["benchmark"] == headline(shown)]:
+        for row in [row for row in shown if labelled(row["against"]).done == kind and row["benchmark"] == headline(shown)]:
             pair = [each for each in shown if (each["system"], each["against"]) == (row["system"], row["against"])]
             alone = by_benchmark([each for each in pair if each["benchmark"] != "mean"])
             told.append(f"{finding(row)[:-1]}, {fewer(row)}. The score by benchmark: {alone}.")
@@ -115,7 +114,7 @@ def article_words() -> list[str]:
 def prompts_chosen(lines: list[dict]) -> list[str]:
     "Under which strategy prompt each terse team was evaluated, per benchmark and seed."
     told = []
-    for system in sorted({line["system"] for line in lines if line["system"].startswith("terse")}, key=system_order):
+    for system in sorted({line["system"] for line in lines if system_of(line["system"]).done == "terse"}, key=system_order):
         by_seed = {line["seed"]: line["results"].get("evaluation_strategy", {}) for line in lines if line["system"] == system}
         names = sorted({name for chosen in by_seed.values() for name in chosen})
         chosen = [f"{name} {', '.join(by_seed[seed].get(name, '–') for seed in sorted(by_seed))}" for name in names]
@@ -146,7 +145,7 @@ def factors(parts: dict) -> dict:
 def saving_pairs(lines: list[dict]) -> list[tuple[str, str]]:
     "The pairs whose saving is taken apart."
     pairs = default_pairs({line["system"] for line in lines})
-    return [pair for pair in pairs if pair[1].startswith(("teacher", "untrained"))]
+    return [pair for pair in pairs if system_of(pair[1]).done in ("teacher", "untrained")]
 
 
 def saving_rows(
@@ -185,7 +184,7 @@ def saving_table(
     if not rows: return None
     def ratio(name): return lambda row: "×" + format_interval(*row[name], 2)
     article = {"shorter": published_text(text["message_shortening_factor"]), "fewer": published_text(text["token_reduction_factor"])}
-    def theirs(name): return lambda row: article[name] if row["against"].startswith("teacher") else "–"
+    def theirs(name): return lambda row: article[name] if labelled(row["against"]).done == "teacher" else "–"
     columns = {"contrast": lambda row: f"{row['system']} against {row['against']}", **{heading: ratio(name) for name, heading in FACTORS.items()},
                "ours: messages, times shorter": lambda row: format_number(1 / row["message"][0], 2),
                "article: messages, times shorter": theirs("shorter"), "article: tokens, times fewer": theirs("fewer")}
@@ -248,7 +247,7 @@ TABLE4 = {"without_efficiency": "without efficiency reward", "without_format": "
 
 def ablation_lines(lines: list[dict]) -> list[dict]:
     "The rows of the ablation, where `full` is among them to be compared with; else nothing."
-    rows = [line for line in lines if line["system"] in ABLATIONS]
+    rows = [line for line in lines if line["system"] in ABLATION_TABLE]
     return rows if any(line["system"] == "full" for line in rows) else []
 
 
@@ -277,7 +276,7 @@ def ablation_table(
                 f"ours: tokens / full, {whole} [95 %]": lambda system: ratio_text(differ[system, whole]) if (system, whole) in differ else "–",
                 "article: row": lambda system: TABLE4.get(system, "–"),
                 **{f"article: {twin} {UNITS[twin]}": theirs(twin) for twin in twins.values()}, "article: tokens": theirs("tokens")}
-    systems = [system for system in ABLATIONS if any(row["system"] == system for row in shown)]
+    systems = [system for system in ABLATION_TABLE if any(row["system"] == system for row in shown)]
     return Table(systems, columns, f"{whose(lines)}, {decoding} decoding, and the article's Table 4; {tasks_told(shown)}; {resampled(shown)}")
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 import numpy as np
 
 from ..base.errors import OptimaError
+from ..config.systems import system_order
 from optima.evaluate.statistics import (
     RESAMPLES,
     Cell,
@@ -28,7 +29,6 @@ from optima.evaluate.statistics import (
     resampling_weights,
     seed_means,
     summary,
-    system_order,
     tidy,
 )
 

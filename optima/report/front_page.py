@@ -2,7 +2,7 @@
 from collections import Counter
 
 from optima.config.artefacts import ARTEFACTS, ARTICLE
-from optima.config.systems import METHODS
+from optima.config.systems import TRAINED, system_of
 from optima.evaluate.statistics import comparisons, report_rows
 from optima.report.against_paper import counterpart, listed, paper_values, shown_rows
 from optima.report.budget import stage_costs
@@ -87,7 +87,7 @@ def paper_table(lines: list[dict]) -> Table:
 
 def tuned_words(lines: list[dict]) -> list[str]:
     "Each way of training a team against one agent that was trained by the same loop, in a sentence."
-    compared = shown_rows(comparisons(lines_of(lines, "paper_main"), [(f"paper_{method}", "paper_tuned_single") for method in METHODS], "greedy"))
+    compared = shown_rows(comparisons(lines_of(lines, "paper_main"), [(name, "paper_tuned_single") for name in TRAINED], "greedy"))
     return [finding(row) for row in compared if row["benchmark"] == "mean"]
 
 
@@ -109,7 +109,7 @@ def again(
 
 def chosen_words(lines: list[dict]) -> str:
     "Which prompts did best for the untrained teams, and how often."
-    chosen = Counter(name for line in lines if line["system"].startswith("terse_") for name in line["results"]["evaluation_strategy"].values())
+    chosen = Counter(name for line in lines if system_of(line["system"]).done == "terse" for name in line["results"]["evaluation_strategy"].values())
     told = ", ".join(f"`{name}` {count} times" for name, count in chosen.most_common())
     return f"The best prompt of `terse_*`, chosen for each seed and benchmark: {told} of {chosen.total()}."
 
@@ -117,7 +117,7 @@ def chosen_words(lines: list[dict]) -> str:
 def time_words(lines: list[dict]) -> str:
     "What the published runs took, on what machine."
     machines, seeds = [line["machine"] for line in lines], {line["seed"] for line in lines}
-    article, paper = minutes(lines, ARTICLE), minutes(lines, tuple(name for name in ARTEFACTS if name.startswith("paper_")))
+    article, paper = minutes(lines, ARTICLE), minutes(lines, tuple(name for name in ARTEFACTS if name not in ARTICLE))
     peak = max(line["cost"]["peak_memory_mb"] for line in lines)
     return (f"Measured with {len(seeds)} seeds on {'; '.join(sorted({machine_name(machine) for machine in machines}))}: the article's tables "
             f"took {article:.0f} minutes of one core ({article / len(seeds):.0f} a seed), the paper's {paper:.0f} ({paper / len(seeds):.0f} a seed). "

@@ -12,16 +12,8 @@ from itertools import cycle
 
 import numpy as np
 
-from optima.evaluate.statistics import (
-    Cell,
-    bootstrap,
-    comparisons,
-    fill,
-    interval,
-    report_rows,
-    system_order,
-    tidy,
-)
+from ..config.systems import WEIGHTS, system_of, system_order
+from ..evaluate.statistics import Cell, bootstrap, comparisons, fill, interval, report_rows, tidy
 
 # %% ../../nbs/report/10_iterations.ipynb #f4093f26
 from .ablations import difference_text, whose
@@ -39,8 +31,7 @@ def on_tasks(columns: dict, tasks: list[str], measure: str) -> float:
 
 def start(lines: list[dict], line: dict, benchmark: str) -> dict | None:
     "The greedy evaluation of the untrained team, or of the single agent, that a line began with."
-    paper = "paper_cot" if line["system"] == "paper_tuned_single" else "paper_untrained"
-    name = paper if line["system"].startswith("paper_") else f"untrained_{line['settings'].get('paradigm')}"
+    name = system_of(line["system"]).untrained
     found = [each for each in lines if (each["system"], each["seed"]) == (name, line["seed"])]
     return found[0]["results"]["evaluation"].get(benchmark, {}).get("greedy") if found else None
 
@@ -71,7 +62,7 @@ def courses(
         if ways:
             found.setdefault(line["system"], []).append(np.mean(ways, axis=0))
     whole = {system: ways for system, ways in found.items() if len({len(way) for way in ways}) == 1}
-    return {system.removeprefix("paper_"): np.array(whole[system]) for system in sorted(whole, key=system_order)}
+    return {system_of(system).label: np.array(whole[system]) for system in sorted(whole, key=system_order)}
 
 
 def course_benchmarks(lines: list[dict]) -> list[str]:
@@ -121,7 +112,7 @@ def course_cells(
     for line in lines:
         for name, steps in sorted((line["results"].get("iteration_evaluation") or {}).items()):
             for step, columns in enumerate(steps_of(lines, line, name) if steps and benchmark in (name, "mean") else ()):
-                key = line["system"].removeprefix("paper_"), step
+                key = system_of(line["system"]).label, step
                 found.setdefault(key, {}).setdefault(name, {})[line["seed"]] = columns
     return {key: [fill(by_seed) for by_seed in by_name.values()] for key, by_name in found.items()}
 
@@ -163,7 +154,7 @@ def weight_of(line: dict) -> float:
 
 def in_grid(line: dict) -> bool:
     "Whether a line is a point of the grid of efficiency weights."
-    return line["system"] in ("full", "without_efficiency") or line["system"].startswith("efficiency_")
+    return line["system"] in WEIGHTS
 
 
 def dominated(row: dict, rows: list[dict]) -> bool:

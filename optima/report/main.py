@@ -17,7 +17,7 @@ import numpy as np
 from ..base.errors import OptimaError, suggest
 from ..base.machine import dated
 from ..config.settings import SHIPPED
-from ..evaluate.statistics import system_order
+from ..config.systems import labelled, system_order
 from .figures import INK, Figure, draw, draw_curve, empty_axes, look, plain_ticks
 from .tables import Table, format_interval, format_number
 
@@ -187,8 +187,9 @@ def control_gate(
     tokens = {(row["system"], row["benchmark"]): row["tokens"] for row in rows_of(rows, decoding)}
     told = []
     for (system, benchmark), kept in tokens.items():
-        untrained = system.replace("random_selection_", "untrained_")
-        before = tokens.get((untrained, benchmark)) if untrained != system else None
+        row = labelled(system)
+        untrained = row.untrained if row.done == "random_selection" else None
+        before = tokens.get((untrained, benchmark))
         if before:
             word = "holds" if kept >= KEPT * before else "does not hold"
             told.append(f"{system} keeps {kept / before:.0%} of the tokens of {untrained} on {benchmark}, {decoding} "

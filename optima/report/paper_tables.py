@@ -12,13 +12,14 @@ __all__ = ['LINE_COLOURS', 'LEARNED', 'transfer_cells', 'only_tasks', 'home_cell
 # %% ../../nbs/report/12_paper_tables.ipynb #b27fbdd9
 import numpy as np
 
-from ..evaluate.statistics import Cell, cells_of, check_pairs, compare, fill, gather, summary, system_order
+from ..config.systems import system_order
+from ..evaluate.statistics import Cell, cells_of, check_pairs, compare, fill, gather, summary
 from .ablations import difference_text, whose
 from .iterations import courses
 
 # %% ../../nbs/report/12_paper_tables.ipynb #f533b371
 from ..config.settings import DEFAULTS
-from ..config.systems import METHODS
+from ..config.systems import TRAINED, labelled, system_of
 from .against_paper import paper_values, shown, twin
 from .figures import INK, Figure, draw, draw_curve, empty_axes
 from .main import MEASURES, benchmark_words, finding, resampled, row_cell, tasks_told
@@ -133,7 +134,7 @@ def growth_rows(
 ) -> list[dict]:  # by the number of agents; nothing where there are fewer than two
     "What the untrained team says and spends, by its number of agents, each compared with the smallest team."
     cells, agents = gather(lines), {line["system"]: line["settings"].get("agents", DEFAULTS["agents"]) for line in lines}
-    names = sorted((name for name in agents if name.startswith("paper_untrained")), key=agents.get)
+    names = sorted((name for name in agents if system_of(name).family == "paper" and system_of(name).done == "untrained"), key=agents.get)
     found = {name: cells_of(cells, name, benchmark, decoding) for name in names}
     if len(names) < 2: return []
     return [{"system": shown(name), "agents": agents[name], "benchmark": benchmark, "decoding": decoding}
@@ -242,7 +243,7 @@ def sample_words(
 ) -> list[str]:
     "What more samples bring a trained team on the benchmarks of the paper's figure, and what they bring there."
     ends = paper_ends()
-    pairs = dict.fromkeys((row["system"], row["benchmark"]) for row in rows if shown(row["system"]) in METHODS and twin(row["benchmark"]) in ends)
+    pairs = dict.fromkeys((row["system"], row["benchmark"]) for row in rows if labelled(row["system"]).name in TRAINED and twin(row["benchmark"]) in ends)
     def ours(pair, measure): return [row["score"] for row in rows if (row["system"], row["benchmark"], row["measure"]) == (*pair, measure)]
     return [f"{shown(pair[0])} on {pair[1]}, from 1 to {len(ours(pair, 'vote'))} samples: the vote goes from {ours(pair, 'vote')[0]:.2f} to {ours(pair, 'vote')[-1]:.2f}, "
             f"the best of the samples to {ours(pair, 'coverage')[-1]:.2f}; in the paper, on {twin(pair[1])}: {ends[twin(pair[1])]}." for pair in pairs]
@@ -295,8 +296,8 @@ def learned_words(
     "Each ablation's dialogues and pairs beside those of the whole reward, in a sentence."
     sums = {(row["system"], row["kind"], row["benchmark"], row["iteration"]): sum(row["counts"]) for row in rows}
     told = []
-    for system, kind in [key for key in dict.fromkeys(key[:2] for key in sums) if "_without_" in key[0]]:
-        whole = system.partition("_without_")[0] + "_full"
+    for system, kind in [key for key in dict.fromkeys(key[:2] for key in sums) if labelled(key[0]).ablates]:
+        whole = system_of(labelled(system).ablates).label
         both = {key[2:]: (sums[key], sums[whole, *key[1:]]) for key in sums if key[:2] == (system, kind) and (whole, *key[1:]) in sums}
         if not both: continue
         ours, theirs = map(sum, zip(*both.values()))

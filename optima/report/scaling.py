@@ -12,7 +12,8 @@ __all__ = ['MEASURES', 'KNOWN', 'NAMED', 'LINES', 'curves_of', 'tracks', 'benchm
 import numpy as np
 
 from ..base.errors import OptimaError, suggest
-from ..evaluate.statistics import bootstrap, check_pairs, finite, interval, open_interval, system_order, tidy
+from ..config.systems import system_order
+from ..evaluate.statistics import bootstrap, check_pairs, finite, interval, open_interval, tidy
 from ..evaluate.voting import Curve
 from .figures import INK, Figure, draw, empty_axes, look, plain_ticks
 from .main import benchmark_words, headline, resampled, row_cell, tasks_told

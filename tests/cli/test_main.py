@@ -22,8 +22,7 @@ from optima.cli import reproduce as launcher
 from optima.cli import show as reading
 from optima.config.artefacts import ARTEFACTS, ARTICLE
 from optima.config.settings import load_settings
-from optima.config.systems import ABLATIONS, MAIN
-from optima.evaluate.statistics import PAPER_ROWS
+from optima.config.systems import ABLATIONS, MAIN, PAPER_ROWS, system_of
 from optima.run.registry import add_line, read_registry
 from optima.run.stages import Store
 from optima.sandbox import bubblewrap as isolation
@@ -210,7 +209,7 @@ def test_report_names_the_papers_systems_as_the_paper_does(runs, capsys):
     for system in ARTEFACTS["paper_main"]["systems"]: add_line(runs, experiment_line(system))
     assert cli.main(["report", "paper_main", "--json", "--against", "untrained"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {row["system"] for row in rows if row["benchmark"] == "mean"} == {*PAPER_ROWS, "isft_per_role"}
+    assert {row["system"] for row in rows if row["benchmark"] == "mean"} == {*(system_of(name).label for name in PAPER_ROWS), "isft_per_role"}
     assert {row["decoding"] for row in rows if row["system"] == "sc"} == {"vote"} and {row["against"] for row in rows} == {"untrained", None}
     assert cli.main(["report", "paper_main"]) == 0
     assert "isft_per_role  isft " in capsys.readouterr().out

@@ -11,9 +11,9 @@ import pytest
 from optima.agents.messages import read_jsonl
 from optima.agents.scheduler import Dialogue
 from optima.base.errors import OptimaError
-from optima.config.checks import CHOICES
+from optima.config.checks import KINDS
 from optima.config.settings import load_settings, read_preset
-from optima.config.systems import METHODS, PAPER, PAPER_MAIN, SYSTEMS, TRAINED, prefers, untrained_row
+from optima.config.systems import METHODS, PAPER_RECIPE, PAPER_ROWS, SYSTEMS, TRAINED, system_of, systems_where
 from optima.config.versions import PAPER_VERSIONS
 from optima.rewards.readability import readability_losses
 from optima.run import experiments, loop
@@ -191,7 +191,7 @@ def test_the_single_agent_is_trained_in_the_loop_of_its_team(preset):
 
 def test_rounds_of_imitation_and_preferences_are_whole():
     made = {system: load_settings(f"paper_{system}", "toy").iterations for system in ("isft", "isft_dpo", "isft_dpo_without_loss")}
-    assert made == {"isft": 3, "isft_dpo": 4, "isft_dpo_without_loss": 4} and prefers("isft_dpo", 4)
+    assert made == {"isft": 3, "isft_dpo": 4, "isft_dpo_without_loss": 4} and METHODS.get("isft_dpo").step(4) == "compare"
     assert load_settings("paper_isft_dpo", "paper").iterations == 6
     assert load_settings("paper_isft_dpo", "toy", overrides={"iterations": 3}).iterations == 3
 
@@ -234,16 +234,17 @@ def test_a_preset_says_what_differs_by_paradigm_method_and_benchmark(method):
 
 def test_every_paper_preset_holds_for_each_of_its_benchmarks():
     for preset in ("smoke", "toy", "gpu24", "paper"):
-        for system in PAPER:
+        for system in systems_where(family="paper"):
             settings = load_settings(system, preset)
             for benchmark in settings.benchmarks:
                 for passages in (True, False): assert settings.on(benchmark, passages).reward == "paper"
 
 
 def test_the_order_of_the_methods():
-    orders = {method: [prefers(method, iteration) for iteration in range(1, 5)] for method in METHODS}
-    assert orders == {"isft": [False] * 4, "idpo": [False, True, True, True], "isft_dpo": [False, True, False, True]}
-    assert CHOICES["method"] == METHODS and set(PAPER_MAIN) < set(PAPER)
+    orders = {method: [METHODS.get(method).step(iteration) for iteration in range(1, 5)] for method in METHODS}
+    imitate, compare = "imitate", "compare"
+    assert orders == {"isft": [imitate] * 4, "idpo": [imitate, compare, compare, compare], "isft_dpo": [imitate, compare, imitate, compare]}
+    assert KINDS["method"] is METHODS and set(PAPER_ROWS) < set(systems_where(family="paper"))
 
 
 @pytest.mark.parametrize("system, changes, message", [
@@ -276,7 +277,7 @@ def test_older_experiments_keep_their_keys():
     assert not kept.keys() & {"method", "token_weight", "by", "tree_tasks"}
     assert load_settings("paper_idpo").to_dict()["method"] == "idpo"
     assert not load_settings("paper_idpo").to_dict().keys() & {"loss_conditioned", "node_mean"}
-    assert read_preset("toy").get("samples") is None and read_preset("toy", paper=True)["samples"] == 8
+    assert read_preset("toy").get("samples") is None and read_preset("toy", PAPER_RECIPE)["samples"] == 8
 
 
 def test_dialogues_are_rewarded_by_the_base_and_not_by_the_trained_team(tmp_path):
@@ -291,7 +292,7 @@ def test_dialogues_are_rewarded_by_the_base_and_not_by_the_trained_team(tmp_path
 def test_every_row_has_an_untrained_one_beside_it():
     for system in SYSTEMS:
         settings = load_settings(system)
-        beside = load_settings(untrained_row(settings.paradigm, settings.agents))
+        beside = load_settings(system_of(system).untrained or system)
         assert (beside.paradigm, beside.agents, beside.iterations) == (settings.paradigm, settings.agents, 0)
 
 

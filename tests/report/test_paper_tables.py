@@ -10,9 +10,9 @@ from synthetic import alone
 from optima.base.errors import OptimaError
 from optima.cli.reproduce import declared_parameters
 from optima.config.artefacts import ARTEFACTS
-from optima.evaluate.statistics import comparisons, first_tasks, paper_row, report_rows, system_order
+from optima.config.systems import PAPER_ROWS, system_of, system_order
+from optima.evaluate.statistics import comparisons, first_tasks, report_rows
 from optima.report.against_paper import (
-    ROWS,
     against_votes,
     box,
     closeness,
@@ -52,8 +52,7 @@ COMPARED = comparisons(LINES)
 def test_variants_stand_with_their_row_and_are_compared_with_their_like():
     names = ["paper_isft_dpo", "paper_isft_3", "paper_isft", "paper_sc", "optima_debate", "paper_isft_without_loss"]
     assert sorted(names, key=system_order) == ["optima_debate", "paper_sc", "paper_isft", "paper_isft_3", "paper_isft_without_loss", "paper_isft_dpo"]
-    with pytest.raises(OptimaError, match="paper_isft"):
-        paper_row("paper_isftt")
+    assert system_order("paper_isftt") > system_order("paper_isft_dpo") and system_of("paper_isftt").controls == ()
 
 
 def test_pairs_are_compared_under_the_decodings_that_both_have():
@@ -66,9 +65,9 @@ def test_pairs_are_compared_under_the_decodings_that_both_have():
 
 def test_the_paper_has_every_counterpart_that_is_claimed():
     for table, ends in (("table1", ("", " (vote)")), ("table3", ("_full", "_without_tokens", "_without_loss")), ("table6", ("",)), ("table7", ("", "_3"))):
-        claimed = {counterpart(f"{row}{end}") for row in ROWS for end in ends} - {None}
+        claimed = {counterpart(f"{system_of(name).label}{end}") for name in PAPER_ROWS for end in ends} - {""}
         assert claimed == {method for method, _ in paper_values(table)}, table
-    assert counterpart("untrained_3") is counterpart("isft_per_role") is counterpart("random_selection") is None
+    assert counterpart("untrained_3") == counterpart("isft_per_role") == counterpart("random_selection") == ""
 
 
 def test_a_contrast_is_made_within_each_source():

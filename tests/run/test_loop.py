@@ -28,7 +28,7 @@ TINY = {"benchmarks": ("toy_humaneval",), "tasks_per_iteration": 4, "evaluation_
 
 def tiny(system, seed=0, **changes):
     "The smallest settings of a system."
-    return load_settings(system, "smoke", seed, TINY | changes | SYSTEMS[system])
+    return load_settings(system, "smoke", seed, TINY | changes | SYSTEMS.get(system).settings)
 
 
 @pytest.fixture(autouse=True)

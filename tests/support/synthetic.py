@@ -3,9 +3,8 @@ import numpy as np
 
 from optima.agents.messages import Message, Trajectory, write_jsonl
 from optima.base.files import digest, make_folder
-from optima.config.systems import PAPER as SYSTEM_CHANGES
-from optima.config.systems import PAPER_ABLATIONS, PAPER_MAIN, prefers
-from optima.evaluate.statistics import first_tasks, paper_row
+from optima.config.systems import METHODS, PAPER_ABLATIONS, PAPER_ROWS, system_of
+from optima.evaluate.statistics import first_tasks
 
 SYSTEMS = {  # made-up share of right answers, made-up mean tokens: the rows of the main table
     "single": (0.40, 25), "untrained_debate": (0.42, 150), "untrained_multi_step": (0.40, 120),
@@ -90,7 +89,7 @@ def costs(system: str, seed: int, benchmarks, tasks: int) -> list[dict]:
 
 def line(system: str, seed: int, benchmarks=("toy_humaneval",), tasks: int = 60) -> dict:
     "One made-up registry line."
-    if system in SYSTEM_CHANGES: return paper_line(system, seed, tasks)
+    if system_of(system).family == "paper": return paper_line(system, seed, tasks)
     right, tokens = (SYSTEMS | ABLATIONS)[system]
     if system in ABLATIONS:
         benchmarks = tuple(name for name in benchmarks if name in TWO) or benchmarks
@@ -123,8 +122,8 @@ def lines(seeds: int = 3, benchmarks=("toy_humaneval",), tasks: int = 60, system
 
 def paper_means(system: str) -> tuple[float, float, int]:
     "The made-up share of right answers, the made-up mean tokens and the number of agents that a system's name tells."
-    changes, agents = SYSTEM_CHANGES[system], SYSTEM_CHANGES[system].get("agents", 2)
-    right, tokens = PAPER[paper_row(system)]
+    changes, agents = system_of(system).settings, system_of(system).settings.get("agents", 2)
+    right, tokens = PAPER[system_of(system).done]
     return right, tokens * agents / 2 * (3 if changes.get("token_weight") == 0 else 1), agents
 
 
@@ -139,13 +138,13 @@ def paper_samples(right: float, tokens: float, seed, tasks: int, count: int = 4)
 
 def learned_from(method: str, iterations: int, kept: int) -> list[dict]:
     "Made-up counts of each iteration: selected dialogues, or pairs."
-    return [{"iteration": step, "generated": 512, "score": 0.5, "tokens": 60.0 / step} | ({"pairs": 2 * kept} if prefers(method, step) else {"selected": kept})
+    return [{"iteration": step, "generated": 512, "score": 0.5, "tokens": 60.0 / step} | ({"pairs": 2 * kept} if METHODS.get(method).step(step) == "compare" else {"selected": kept})
             for step in range(1, iterations + 1)]
 
 
 def paper_line(system: str, seed: int, tasks: int = 60) -> dict:
     "One made-up registry line of the published method, on the paper's four twins, or two of them for an ablation."
-    (right, tokens, agents), changes = paper_means(system), SYSTEM_CHANGES[system]
+    (right, tokens, agents), changes = paper_means(system), system_of(system).settings
     names = PAPER_TWINS if system not in PAPER_ABLATIONS else PAPER_TWINS[::3]
     place, learned = sum(map(ord, system)), names if changes.get("iterations") != 0 else ()
     def made(name, *more, share=1, spent=tokens): return columns(right * share, spent, [seed, place, PAPER_TWINS.index(name), *more], tasks)
@@ -158,7 +157,7 @@ def paper_line(system: str, seed: int, tasks: int = 60) -> dict:
     if changes.get("transfer"):
         more["transfer"] = {home: {away: made(away, 3, share=0.9)} for home, away in zip(names, [names[spot] for spot in (1, 0, 3, 2)])}
     stages = [stage("evaluate", [system, seed, name], dialogues=tasks, tokens=999, seconds=2.0, flops=1e9) for name in names]
-    taken = sum(4 if prefers(method, step) else 24 for step in range(1, iterations + 1))
+    taken = sum(4 if METHODS.get(method).step(step) == "compare" else 24 for step in range(1, iterations + 1))
     stages += [stage("train", [system, seed, name], dialogues=40, tokens=9000, seconds=12.0, flops=5e10, steps=taken) for name in learned]
     settings = {"base": "toy_paper", "paradigm": "by_task", "training_steps": 24, "iterations": iterations, "method": method}
     more["iterations"] = {name: learned_from(method, iterations, 25 if changes.get("loss_weight") == 0 else 45) for name in learned}
@@ -168,7 +167,7 @@ def paper_line(system: str, seed: int, tasks: int = 60) -> dict:
             "machine": {"cpu": "a made-up processor", "commit": "0" * 40, "clean": True, "frozen": "f" * 40}}
 
 
-def paper_lines(seeds: int = 3, tasks: int = 60, systems=tuple(PAPER_MAIN)) -> list[dict]:
+def paper_lines(seeds: int = 3, tasks: int = 60, systems=tuple(PAPER_ROWS)) -> list[dict]:
     "A made-up registry of the published method: the rows of its main table, unless others are named."
     return [paper_line(system, seed, tasks) for system in systems for seed in range(seeds)]
 
