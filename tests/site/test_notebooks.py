@@ -15,9 +15,9 @@ from tools.site_checks import page_name
 
 CELL_SECONDS, NOTEBOOK_SECONDS = 120, 300
 RUN_HERE = [  # test_tutorials.py runs the tutorials, with their solutions
-    path for path in notebooks() if path.parts[1] in ("index.ipynb", *CHAPTERS, "results", "explain")
+    path for path in notebooks() if path.parts[1] in ("index.ipynb", *CHAPTERS, "artefacts", "explain") and path.stem != "experiment"
 ]
-ALL, CORE, REPRODUCE = notebooks(), notebooks(*CHAPTERS), notebooks("reproduce")
+ALL, CORE, REPRODUCE = notebooks(), notebooks(*CHAPTERS), notebooks("artefacts")
 
 
 def read(path: Path) -> nbformat.NotebookNode:
