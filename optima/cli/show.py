@@ -10,6 +10,7 @@ from optima.config.settings import load_settings
 from optima.run.registry import read_registry, registry_path
 from optima.run.stages import Store, is_done
 
+
 def choose_registry(runs: str | None) -> Path:
     "The registry that was asked for; else the one in runs/; else the published one."
     places = [Path(runs)] if runs else [Path("runs"), PUBLISHED]

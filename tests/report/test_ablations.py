@@ -236,7 +236,7 @@ def run_artefact(name, runs, seeds, benchmarks):
         f"sys.path.insert(0, {str(ROOT / 'tests/support')!r})\n"
         "import synthetic\n"
         "sys.modules['optima.cli.reproduce'] = types.SimpleNamespace(\n"
-        f"    ensure=lambda name, preset, seeds, runs: synthetic.lines(seeds, {benchmarks!r}))"
+        f"    PUBLISHED=None, ensure=lambda name, preset, seeds, runs: synthetic.lines(seeds, {benchmarks!r}))"
     )
     place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
     given = nbformat.v4.new_code_cell(f"preset, seeds, runs = 'synthetic', {seeds}, {str(runs)!r}")
