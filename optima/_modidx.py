@@ -536,6 +536,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'optima/report/ablations.py'),
                                          'optima.report.ablations.two_dialogues': ( 'report/ablations.html#two_dialogues',
                                                                                     'optima/report/ablations.py'),
+                                         'optima.report.ablations.unpublished': ( 'report/ablations.html#unpublished',
+                                                                                  'optima/report/ablations.py'),
                                          'optima.report.ablations.warnings_first': ( 'report/ablations.html#warnings_first',
                                                                                      'optima/report/ablations.py'),
                                          'optima.report.ablations.whose': ('report/ablations.html#whose', 'optima/report/ablations.py')},

@@ -23,21 +23,20 @@ from tools.site_checks import OUTSIDE, Page, Site, read_site
 SECTIONS = {  # folders of nbs/ in reading order, by their title in the sidebar
     "Tutorials": "tutorials",
     "Tasks": "tasks", "Agents": "agents", "Rewards": "rewards", "Training": "train", "The loop": "run",  # the course
-    "Evaluation": "evaluate", "Tables and figures": "report", "Results": "results",
+    "Evaluation": "evaluate", "Tables and figures": "report", "Results": "artefacts",
     "Engines": "engines", "The toy world": "toy", "The sandbox": "sandbox",  # the machinery behind it
-    "Explanations": "explain", "Reproduce": "reproduce",
+    "Explanations": "explain",
 }
 FIRST = {  # what a folder's file names do not say: which pages are read first, and in which order
     "tutorials": [
         "first_dialogue", "train_a_team", "your_own_reward", "your_own_task", "your_own_paradigm", "consumer_gpu",
         "teacher_api",
     ],
-    "results": [
-        "toy_main_results", "toy_token_cost", "toy_reward_ablation", "toy_iterations", "toy_reward_weights",
-        "toy_paper_main",
+    "artefacts": [
+        "main_results", "token_cost", "reward_ablation", "iterations", "reward_weights", "paper_main", "paper_ablation",
+        "paper_iterations", "paper_scaling", "paper_three_agents", "paper_transfer", "experiment",
     ],
     "explain": ["paper_map", "article_and_paper", "deviations", "what_the_toy_world_shows", "hardware"],
-    "reproduce": ["experiment", "main_results", "token_cost", "reward_ablation", "iterations", "reward_weights"],
 }
 SYMBOL_LINK = re.compile(r"\[(`[^`]+`)\]\(([^)\s]*\.html#[^)\s]*)\)")
 PLAIN_WORD = re.compile(r"`[a-z]+`")

@@ -6,8 +6,8 @@ from pathlib import Path
 from optima.base.errors import OptimaError
 from optima.base.files import aside, make_folder
 from optima.base.machine import git
-from optima.cli.reproduce import lines_of
-from optima.cli.show import PUBLISHED, unchanged
+from optima.cli.reproduce import PUBLISHED, lines_of
+from optima.cli.show import unchanged
 from optima.config.artefacts import ARTICLE, artefact
 from optima.config.systems import MAIN, TRAINED
 from optima.run.registry import FILE, PACKED, read_registry, write_registry

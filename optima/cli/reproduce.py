@@ -1,4 +1,4 @@
-"Runs the notebooks of nbs/reproduce by papermill: what is missing, in parallel processes, and the report of it all."
+"Runs the notebooks of nbs/artefacts by papermill: what is missing, in parallel processes, and the report of it all."
 import ast
 import json
 import os
@@ -23,7 +23,8 @@ from optima.config.systems import METHODS
 from optima.run.registry import read_registry
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = ROOT / "nbs" / "reproduce"
+NOTEBOOKS = ROOT / "nbs" / "artefacts"
+PUBLISHED = ROOT / "nbs" / "results"
 EXPERIMENT = "experiment.ipynb"
 
 @dataclass(eq=False)
@@ -280,15 +281,24 @@ def ensure(
     name: str,  # a name in ARTEFACTS
     preset: str = "toy",
     seeds: int = 1,  # seeds 0 to seeds - 1
-    runs: str | Path = "runs",
+    runs: str | Path = "runs",  # "": the published registry, where nothing is run
     workers: int | None = None,  # processes at once; None: one per core
 ) -> list[dict]:
-    "The registry lines that an artefact shows; experiments that are missing are run first."
+    "The registry lines that an artefact shows; experiments that are missing in a run folder are run first."
+    if not runs:
+        return published(name, preset, seeds)
     with warm(lacking([name], preset, seeds, runs)) as warmed:
         failed = run_missing([name], preset, seeds, runs, workers, warmed)
     if failed:
         raise OptimaError("; ".join(f"{job.name} failed: {job.error}" for job in failed))
     return lines_of(name, preset, seeds, runs)
+
+
+def published(name: str, preset: str, seeds: int) -> list[dict]:
+    "An artefact's lines in the registry that is part of the repository, as they are."
+    systems = artefact(name)["systems"]
+    return [line for line in read_registry(PUBLISHED)
+            if line["system"] in systems and line["preset"] == Path(preset).stem and line["seed"] < seeds]
 
 
 def lines_of(name: str, preset: str, seeds: int, runs: str | Path) -> list[dict]:

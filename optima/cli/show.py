@@ -4,14 +4,12 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from optima.base.errors import OptimaError, suggest
-from optima.cli.reproduce import ROOT
+from optima.cli.reproduce import PUBLISHED
 from optima.config.artefacts import artefact
 from optima.config.settings import load_settings
 from optima.config.systems import system_of, system_order
 from optima.run.registry import read_registry, registry_path
 from optima.run.stages import Store, is_done
-
-PUBLISHED = ROOT / "nbs" / "results"
 
 
 def choose_registry(runs: str | None) -> Path:

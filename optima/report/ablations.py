@@ -6,27 +6,13 @@
 __all__ = ['CONTROLS', 'PARTS', 'FACTORS', 'COSTS', 'TABLE4', 'whose', 'warnings_first', 'fewer', 'by_benchmark', 'in_words',
            'article_words', 'prompts_chosen', 'parts_of', 'factors', 'saving_pairs', 'saving_rows', 'ratios',
            'saving_table', 'saving_words', 'talk_table', 'cost_table', 'ablation_lines', 'against_full',
-           'ablation_table', 'difference_text', 'ablation_words', 'two_dialogues', 'show', 'standing']
+           'ablation_table', 'difference_text', 'ablation_words', 'two_dialogues', 'show', 'unpublished', 'standing']
 
 # %% ../../nbs/report/09_ablations.ipynb #a45ee3c3
 import numpy as np
 
 from ..config.systems import ABLATION_TABLE, labelled, system_of, system_order
-from optima.evaluate.statistics import (
-    SPOKEN,
-    benchmarks_of,
-    bootstrap,
-    cells_of,
-    compare,
-    comparisons,
-    default_pairs,
-    gather,
-    interval,
-    matched,
-    report_rows,
-    seed_means,
-    summary,
-)
+from ..evaluate.statistics import SPOKEN, benchmarks_of, bootstrap, cells_of, compare, comparisons, default_pairs, gather, interval, matched, report_rows, seed_means, summary
 
 # %% ../../nbs/report/09_ablations.ipynb #eacf7aa4
 from .dialogues import saved_dialogue, typical_task
@@ -313,14 +299,23 @@ def show(*things) -> None:
     display(*(thing for thing in things if thing is not None and getattr(thing, "rows", True)))
 
 # %% ../../nbs/report/09_ablations.ipynb #d3efd5f2
+def unpublished(
+    lines: list[dict],  # of one artefact
+    name: str,  # the artefact
+    needed: tuple[str, ...] = (),  # systems without which there is nothing to show
+) -> str:
+    "That these lines are not there yet, or nothing where they are."
+    lacking = [system for system in needed if system not in {line["system"] for line in lines}]
+    if lines and not lacking: return ""
+    what = f"no line of {', '.join(lacking)}" if lacking else "no line of it"
+    return (f"Not published yet: the registry that this page reads has {what}. "
+            f"`optima reproduce --only {name} --seeds 3` makes them, and `optima publish` copies them into nbs/results.")
+
+
 def standing(
     lines: list[dict],  # of one artefact
     name: str,  # the artefact
     needed: tuple[str, ...] = (),  # systems without which there is nothing to show
 ) -> str:
     "What these lines are, or that they are not there yet."
-    lacking = [system for system in needed if system not in {line["system"] for line in lines}]
-    if lines and not lacking: return f"{provenance(lines)}\n\n{runs_listed(lines)}"
-    what = f"no line of {', '.join(lacking)}" if lacking else "no line of it"
-    return (f"Not published yet: the registry beside this page has {what}. "
-            f"`optima reproduce --only {name} --seeds 3` makes them, and `optima publish` copies them here.")
+    return unpublished(lines, name, needed) or f"{provenance(lines)}\n\n{runs_listed(lines)}"

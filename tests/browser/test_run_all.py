@@ -16,7 +16,7 @@ from tools.project import ROOT, copy_project
 SHOWN = {  # notebook -> what it must show, and there may be more
     "nbs/index.ipynb": ("picture",),
     "nbs/tutorials/first_dialogue.ipynb": ("dialogue", "table"),
-    "nbs/reproduce/experiment.ipynb": ("dialogue", "table"),  # its default preset is smoke: some ten seconds
+    "nbs/artefacts/experiment.ipynb": ("dialogue", "table"),  # its default preset is smoke: some ten seconds
 }
 TRAINED = ("dialogue", "figure", "table")  # what the notebook of README's command must show
 FIVE_MINUTES = 300  # from nothing running to a trained team in view, once everything is installed

@@ -70,7 +70,7 @@ def shorten(set_attribute):
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    "A folder of light notebooks in the place of nbs/reproduce, and an artefact of two systems."
+    "A folder of light notebooks in the place of nbs/artefacts, and an artefact of two systems."
     folder = tmp_path / "reproduce"
     folder.mkdir()
     notebook(folder / "experiment.ipynb", EXPERIMENT, system="single", preset="smoke", seed=0, runs="runs")

@@ -48,7 +48,7 @@ from optima.report.published import published
 from optima.run.registry import registry_text
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = ROOT / "nbs/reproduce"
+NOTEBOOKS = ROOT / "nbs/artefacts"
 MAIN = ("main_results", "token_cost")
 NAMES = (*MAIN, "reward_ablation", "iterations", "reward_weights")
 OTHERS = tuple(synthetic.ABLATIONS)
@@ -236,7 +236,7 @@ def run_artefact(name, runs, seeds, benchmarks):
         f"sys.path.insert(0, {str(ROOT / 'tests/support')!r})\n"
         "import synthetic\n"
         "sys.modules['optima.cli.reproduce'] = types.SimpleNamespace(\n"
-        f"    ensure=lambda name, preset, seeds, runs: synthetic.lines(seeds, {benchmarks!r}))"
+        f"    PUBLISHED=None, ensure=lambda name, preset, seeds, runs: synthetic.lines(seeds, {benchmarks!r}))"
     )
     place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
     given = nbformat.v4.new_code_cell(f"preset, seeds, runs = 'synthetic', {seeds}, {str(runs)!r}")
@@ -273,21 +273,21 @@ def test_main_results_on_a_made_up_registry(tmp_path):
     ("iterations", 3, synthetic.FOUR, 5, "tokens of each seed"),
     ("reward_weights", 1, synthetic.TWO, 4, "share of the reward"),
 ])
-def test_artefacts_on_a_made_up_registry(tmp_path, monkeypatch, capsys, name, seeds, benchmarks, figures, word):
+def test_artefacts_on_a_made_up_registry(tmp_path, monkeypatch, name, seeds, benchmarks, figures, word):
     systems = tuple(ARTEFACTS[name]["systems"])
     monkeypatch.setattr("optima.cli.reproduce.ensure", lambda name, preset, seeds, runs: synthetic.lines(seeds, benchmarks, systems=systems))
     path = NOTEBOOKS / f"{name}.ipynb"
     cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    assert cells[2] == f'lines = ensure("{name}", preset=preset, seeds=seeds, runs=runs)'
+    assert f'lines = ensure("{name}", preset=preset, seeds=seeds, runs=runs)' in cells[2].splitlines()
     shown = in_process(path, monkeypatch, {cells[1]: f"preset, seeds, runs = 'synthetic', {seeds}, {str(tmp_path)!r}"})
     assert word in shown and shown.count("<figure") == figures and "minutes of one thread" in shown
-    assert f"{len(systems) * seeds} experiments" in capsys.readouterr().out
+    assert f"{len(systems) * seeds} experiments" in shown
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_light_pages_before_and_after_their_run(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    page = ROOT / f"nbs/results/toy_{name}.ipynb"
+def test_published_pages_before_and_after_their_run(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("optima.cli.reproduce.PUBLISHED", tmp_path)
+    page = NOTEBOOKS / f"{name}.ipynb"
     lines = synthetic.lines(2, synthetic.TWO, systems=(*synthetic.SYSTEMS, *OTHERS))
     write_text(tmp_path / "registry.jsonl", registry_text([line | {"preset": "toy"} for line in lines]))
     whole = in_process(page, monkeypatch)
@@ -299,11 +299,11 @@ def test_light_pages_before_and_after_their_run(tmp_path, monkeypatch, name):
         assert "Not published yet" in in_process(page, monkeypatch)
 
 
-def test_notebooks_opened_by_hand_share_the_clones_run_folder():
+def test_pages_opened_by_hand_read_what_is_published_and_one_experiment_shares_the_clones_run_folder():
     runs = {path.stem: declared_parameters(path) for path in NOTEBOOKS.glob("*.ipynb")}
     assert {"experiment", *NAMES} <= set(runs)
-    assert {(NOTEBOOKS / each["runs"]).resolve() for each in runs.values()} == {ROOT / "runs"}
-    assert all(runs[name] == {"preset": "toy", "seeds": 1, "runs": "../../runs"} for name in NAMES)
+    assert (NOTEBOOKS / runs["experiment"]["runs"]).resolve() == ROOT / "runs"
+    assert all(runs[name] == {"preset": "toy", "seeds": 3, "runs": ""} for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

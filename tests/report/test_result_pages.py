@@ -11,7 +11,7 @@ from optima.config.artefacts import ARTEFACTS
 from optima.run.registry import registry_text
 from tools.project import ROOT
 
-PAGES = ROOT / "nbs/results"
+PAGES = ROOT / "nbs/artefacts"
 CAPTION = re.compile(r"<caption[^>]*>(Ours.*?)</caption>(.*?)</table>", re.DOTALL)
 
 
@@ -20,7 +20,7 @@ def lacks(shown: str, prose: str, name: str) -> list[str]:
     told = {
         "the experiments": re.search(r"<summary>The \d+ experiments</summary>", shown),
         "an interval": re.search(r"\[[+-]?\d+\.\d+, [+-]?\d+\.\d+\]", shown),
-        "the link to its notebook": f"](../reproduce/{name}.ipynb)" in prose and f"`runs/notebooks/{name}.ipynb`" in prose,
+        "the command that makes it again": f"`optima reproduce --only {name} --seeds 3`" in prose and f"`notebooks/{name}.ipynb`" in prose,
     }
     tables = [(caption, table) for caption, table in CAPTION.findall(shown) if "[95 %]" in table]
     missing = [what for what, found in told.items() if not found] + ["a table with intervals"] * (not tables)
@@ -30,7 +30,7 @@ def lacks(shown: str, prose: str, name: str) -> list[str]:
 
 def prose_of(name: str) -> str:
     "A page's text."
-    return "\n".join(cell.source for cell in nbformat.read(PAGES / f"toy_{name}.ipynb", as_version=4).cells if cell.cell_type == "markdown")
+    return "\n".join(cell.source for cell in nbformat.read(PAGES / f"{name}.ipynb", as_version=4).cells if cell.cell_type == "markdown")
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,10 @@ def registry() -> str:
 
 @pytest.mark.parametrize("name", ARTEFACTS)
 def test_a_page_tells_what_its_numbers_stand_on(tmp_path, monkeypatch, registry, name):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("optima.cli.reproduce.PUBLISHED", tmp_path)
     monkeypatch.setattr("optima.agents.viewer.slider", lambda dialogues: f"a slider of {len(dialogues)}")  # dialogues are not made up here
     write_text(tmp_path / "registry.jsonl", registry)
-    shown = in_process(PAGES / f"toy_{name}.ipynb", monkeypatch)
+    shown = in_process(PAGES / f"{name}.ipynb", monkeypatch)
     assert lacks(shown, prose_of(name), name) == []
     assert name not in ("paper_main", "paper_iterations", "paper_scaling", "paper_transfer", "paper_three_agents") or "to pay for training" in shown
 
@@ -63,6 +63,6 @@ def test_pages_say_what_the_glossary_says():
 def test_a_planted_lack_is_found(right, wrong, complaint):
     page = ("<details><summary>The 3 experiments</summary></details><table><caption style='x'>Ours; 30 tasks; intervals resample 2 seeds, "
             "then tasks</caption><th>score [95 %]</th><td>0.5 [0.4, 0.6]</td></table>")
-    link = "[Its notebook](../reproduce/iterations.ipynb), `runs/notebooks/iterations.ipynb`"
-    assert lacks(page, link, "iterations") == [] and lacks(page, "", "iterations") == ["the link to its notebook"]
+    link = "`optima reproduce --only iterations --seeds 3`, `notebooks/iterations.ipynb`"
+    assert lacks(page, link, "iterations") == [] and lacks(page, "", "iterations") == ["the command that makes it again"]
     assert lacks(page.replace(right, wrong), link, "iterations")[0].startswith(complaint)

@@ -15,10 +15,10 @@ from tools.site_checks import page_name
 
 CELL_SECONDS, NOTEBOOK_SECONDS = 120, 300
 RUN_HERE = [  # test_tutorials.py runs the tutorials, with their solutions
-    path for path in notebooks() if path.parts[1] in ("index.ipynb", *CHAPTERS, "results", "explain")
+    path for path in notebooks() if path.parts[1] in ("index.ipynb", *CHAPTERS, "artefacts", "explain") and path.stem != "experiment"
 ]
 NAIVE = [Path("nbs/run/00_one_round.ipynb")]  # built in front of the reader, for nobody to import
-ALL, CORE, REPRODUCE = notebooks(), notebooks(*CHAPTERS), notebooks("reproduce")
+ALL, CORE, REPRODUCE = notebooks(), notebooks(*CHAPTERS), notebooks("artefacts")
 
 
 def read(path: Path) -> nbformat.NotebookNode:
