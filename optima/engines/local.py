@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from fastcore.basics import patch
-from .sampling import choose, uniforms
 
 from ..base.errors import OptimaError
 from .cache import PrefixStore, RowCache, attention_masks, cache_name, layout_of, refuse
 from .llama import LlamaForward, is_llama
 from .request import Completion, Engine, Request, encode_conversation
+from .sampling import choose, uniforms
 
 logger = logging.getLogger(__name__)
 
