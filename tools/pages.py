@@ -22,9 +22,10 @@ from tools.site_checks import OUTSIDE, Page, Site, read_site
 
 SECTIONS = {  # folders of nbs/ in reading order, by their title in the sidebar
     "Tutorials": "tutorials",
-    "Tasks": "tasks", "Agents": "agents", "Rewards": "rewards", "Training": "train", "The loop": "run", "Evaluation": "evaluate",
-    "Results": "results", "Explanations": "explain", "Reproduce": "reproduce", "Tables and figures": "report",
+    "Tasks": "tasks", "Agents": "agents", "Rewards": "rewards", "Training": "train", "The loop": "run",  # the course
+    "Evaluation": "evaluate", "Tables and figures": "report", "Results": "results",
     "Engines": "engines", "The toy world": "toy", "The sandbox": "sandbox",  # the machinery behind it
+    "Explanations": "explain", "Reproduce": "reproduce",
 }
 FIRST = {  # what a folder's file names do not say: which pages are read first, and in which order
     "tutorials": [

@@ -20,9 +20,6 @@ def _tagged(text):
     "Start, end and content of every `<A>…</A>`."
     return [(*found.span(), found[1].strip()) for found in _TAG.finditer(text)]
 
-
-_tagged("one <A> rome </A> , no: <A>Oslo</A")
-
 # %% ../../nbs/agents/01_formats.ipynb #4ddc6cf5
 _MOST_BOXES = 8  # the last ones are looked at: text that opens thousands must not take minutes
 _BOX = re.compile(r"\\boxed\s*\{")
@@ -38,9 +35,6 @@ def _boxed(text):
             place += 1
         if not depth: found.append((opening.start(), place, text[opening.end():place - 1].strip()))
     return found
-
-
-_boxed(r"so it is \boxed{\frac{1}{2}} , or \boxed{never")
 
 # %% ../../nbs/agents/01_formats.ipynb #7bb083e2
 MARKED = ("partner", "solver", "adviser")

@@ -17,6 +17,7 @@ CELL_SECONDS, NOTEBOOK_SECONDS = 120, 300
 RUN_HERE = [  # test_tutorials.py runs the tutorials, with their solutions
     path for path in notebooks() if path.parts[1] in ("index.ipynb", *CHAPTERS, "results", "explain")
 ]
+NAIVE = [Path("nbs/run/00_one_round.ipynb")]  # built in front of the reader, for nobody to import
 ALL, CORE, REPRODUCE = notebooks(), notebooks(*CHAPTERS), notebooks("reproduce")
 
 
@@ -110,11 +111,32 @@ def test_cells_that_import_do_nothing_else(path):
     assert [source for source in shown if imports_with_company(source)] == []
 
 
-@pytest.mark.parametrize("path", CORE, ids=str)
+@pytest.mark.parametrize("path", NAIVE, ids=str)
+def test_naive_chapter_exports_nothing(path):
+    assert [cell.source for cell in code_cells(path) if re.search(r"#\| *(default_exp|exports?)\b", cell.source)] == []
+
+
+@pytest.mark.parametrize("path", [path for path in CORE if path not in NAIVE], ids=str)
 def test_chapter_exports_the_module_of_its_name(path):
     found = re.search(r"#\| *default_exp:? +(\S+)", "\n".join(cell.source for cell in code_cells(path)))
     assert found and found[1] == f"{path.parts[1]}.{page_name(path)}"
     assert (ROOT / "optima" / f"{found[1].replace('.', '/')}.py").exists()
+
+
+def examples(source: str) -> list[str]:
+    "What a module does when it is imported, beyond saying what is in it: an example that belongs into a lesson."
+    done = (ast.Assert, ast.For, ast.While, ast.With, ast.Expr)
+    body = [statement for statement in ast.parse(source).body if isinstance(statement, done)]
+    return [text for text in map(ast.unparse, body) if not re.match(r"""['"]|os\.register_at_fork\(""", text)]
+
+
+@pytest.mark.parametrize("path", [path for path in CORE if path not in NAIVE], ids=str)
+def test_importing_a_chapter_runs_no_example(path):
+    assert examples((ROOT / "optima" / path.parts[1] / f"{page_name(path)}.py").read_text(encoding="utf-8")) == []
+
+
+def test_a_planted_example_is_noticed():
+    assert examples('"A module."\nimport os\nA = len("a")\ndef f(): return 1\nf()\nassert f() == 1') == ["f()", "assert f() == 1"]
 
 
 @pytest.mark.parametrize("path", REPRODUCE, ids=str)
