@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
-from .formats import MARKED
-from .messages import SCHEMAS, Message
+from .formats import MARKED, SCHEMAS
+from .messages import Message
 from ..base.errors import OptimaError, suggest
 from ..base.files import canonical_json
 from ..base.plugins import Kind

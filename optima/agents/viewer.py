@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .exchange import all_agree, repeated
-from .messages import MARKED, SCHEMAS, Message, Trajectory, check
+from .formats import MARKED, SCHEMAS, check
+from .messages import Message, Trajectory
 from ..base.errors import OptimaError
 
 # %% ../../nbs/agents/03_viewer.ipynb #c38a4dd2

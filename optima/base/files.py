@@ -1,6 +1,5 @@
 "Files: written aside and whole or not at all, locked, digested; errors of a full or forbidden disk in one line."
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -10,6 +9,8 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from optima.base.errors import OptimaError
 
@@ -174,27 +175,20 @@ def holder(path: Path) -> str:
     return f"process {words}" if words else "another process"
 
 
-def take(file, wait: bool) -> bool:
-    "Take an open file's lock; False when another holds it and we do not wait."
+def take(
+    lock: FileLock,
+    busy: str,  # the line for the one who finds it taken
+    wait: bool,  # until it is free, or refuse
+):
+    "Take a lock; say who holds one that is taken."
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-
-
-def open_lock(path: Path):
-    "A lock's file, open and not yet taken."
-    with storage_errors(path):
-        return Path(path).open("a+", encoding="utf-8")
-
-
-def sign(file, path: Path):
-    "Write who holds the lock."
-    with storage_errors(path):
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        lock.acquire(blocking=False)
+    except Timeout:
+        line = busy.format(holder=holder(lock.lock_file))
+        if not wait:
+            raise OptimaError(line) from None
+        print(line, file=sys.stderr, flush=True)
+        lock.acquire()
 
 
 @contextmanager
@@ -205,15 +199,12 @@ def locked(
 ):
     "Hold an exclusive lock, which the system frees when its holder dies, however it dies."
     make_folder(Path(path).parent)
-    with open_lock(path) as file:
-        if not take(file, wait=False):
-            line = busy.format(holder=holder(path))
-            if not wait:
-                raise OptimaError(line)
-            print(line, file=sys.stderr, flush=True)
-            take(file, wait=True)
-        try:
-            sign(file, path)
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock would outlive its holder
+    with storage_errors(path):
+        take(lock, busy, wait)
+    try:
+        with storage_errors(path):
+            Path(path).write_text(f"{os.getpid()}\n", encoding="utf-8")
+        yield
+    finally:
+        lock.release()

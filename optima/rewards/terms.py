@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..agents.messages import SCHEMAS, Trajectory, check, parse
+from ..agents.formats import SCHEMAS, check, parse
+from ..agents.messages import Trajectory
 from ..base.errors import OptimaError
 from ..sandbox.judge import run_tests
 from ..tasks.metrics import Score, faithfulness, score_text

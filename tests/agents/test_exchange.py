@@ -1,8 +1,8 @@
 "The paper's conversations: who is told what, for any number of agents, and when they end."
 import pytest
 
-from optima.agents.formats import check_marked, read_marked
-from optima.agents.messages import Message, check
+from optima.agents.formats import check, check_marked, read_marked
+from optima.agents.messages import Message
 from optima.agents.paradigms import Prompts, start
 from optima.tasks.task import Task
 

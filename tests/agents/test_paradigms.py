@@ -2,7 +2,8 @@
 import pytest
 from plugged import plug
 
-from optima.agents.messages import SCHEMAS, Message, check
+from optima.agents.formats import SCHEMAS, check
+from optima.agents.messages import Message
 from optima.agents.paradigms import (
     ENGLISH,
     PARADIGMS,

@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from optima.agents.messages import MARKED, ROLES, Message, Trajectory
+from optima.agents.formats import MARKED, ROLES
+from optima.agents.messages import Message, Trajectory
 from optima.agents.viewer import annotated, escaped, side_by_side, slider, tokens_view, trajectory_html, why_ended
 from optima.base.errors import OptimaError
 

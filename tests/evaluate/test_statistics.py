@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from optima.agents.messages import parse
+from optima.agents.formats import parse
 from optima.base.errors import OptimaError
 from optima.config.systems import system_order
 from optima.evaluate.filler import PATTERNS, phrase_shares

@@ -4,7 +4,8 @@ from itertools import combinations
 
 import pytest
 
-from optima.agents.messages import Message, Trajectory, check
+from optima.agents.formats import check
+from optima.agents.messages import Message, Trajectory
 from optima.agents.paradigms import Prompts, start
 from optima.rewards.terms import task_reward
 from optima.sandbox.judge import run_tests
