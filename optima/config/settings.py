@@ -200,6 +200,9 @@ class Settings:
             content["model"] = model_digest(self.team_model)
         if found := data_content(self.benchmarks, self.data):
             content["data"] = found
+        plugins = [PARADIGMS.digest(self.paradigm) if self.paradigm in PARADIGMS else "", METHODS.digest(self.method)]
+        if any(plugins):
+            content["plugins"] = plugins
         paper = PAPER_VERSIONS | (NEVER_MADE if "compare" not in METHODS.get(self.method).steps else {})
         versions = STAGE_VERSIONS | (paper if self.reward == "paper" else {})
         return digest({"settings": self.to_dict() | content, "versions": versions})

@@ -12,7 +12,21 @@ __all__ = ['CONTROLS', 'PARTS', 'FACTORS', 'COSTS', 'TABLE4', 'whose', 'warnings
 import numpy as np
 
 from ..config.systems import ABLATION_TABLE, labelled, system_of, system_order
-from ..evaluate.statistics import SPOKEN, benchmarks_of, bootstrap, cells_of, compare, comparisons, default_pairs, gather, interval, matched, report_rows, seed_means, summary
+from optima.evaluate.statistics import (
+    SPOKEN,
+    benchmarks_of,
+    bootstrap,
+    cells_of,
+    compare,
+    comparisons,
+    default_pairs,
+    gather,
+    interval,
+    matched,
+    report_rows,
+    seed_means,
+    summary,
+)
 
 # %% ../../nbs/report/09_ablations.ipynb #eacf7aa4
 from .dialogues import saved_dialogue, typical_task

@@ -15,7 +15,22 @@ import numpy as np
 
 from ..base.errors import OptimaError
 from ..config.systems import system_order
-from ..evaluate.statistics import Cell, RESAMPLES, bootstrap, cells_of, compare, finite, gather, interval, matched, open_interval, resampling_weights, seed_means, summary, tidy
+from optima.evaluate.statistics import (
+    RESAMPLES,
+    Cell,
+    bootstrap,
+    cells_of,
+    compare,
+    finite,
+    gather,
+    interval,
+    matched,
+    open_interval,
+    resampling_weights,
+    seed_means,
+    summary,
+    tidy,
+)
 
 # %% ../../nbs/report/04_costs.ipynb #17c23bd9
 from .figures import INK, Figure, draw, empty_axes, look

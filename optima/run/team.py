@@ -19,6 +19,7 @@ from time import perf_counter
 from fastcore.basics import patch
 
 from ..agents.messages import Trajectory, read_jsonl, write_jsonl
+from ..agents.paradigms import PARADIGMS
 from ..agents.prompts import prompts_of
 from ..agents.scheduler import Dialogue, run_dialogues
 from ..base.files import aside, digest, folder_digest, folder_files, write_json
@@ -142,6 +143,7 @@ def talk_settings(settings: Settings, tasks: list[Task]) -> dict:
     "What dialogues depend on: settings, and the content of prompts and tasks, wherever it comes from."
     told = {name: words for name, words in asdict(prompts_of(settings.prompts)).items() if words}
     own = settings.pick(*SHARED) | settings.pick(*["agents"] * (settings.paradigm not in FIXED))
+    if plugin := PARADIGMS.digest(settings.paradigm): own["plugin"] = plugin  # another file, another paradigm
     return own | {"prompts": digest(told), "tasks": digest(ascii(tasks))}
 
 # %% ../../nbs/run/01_team.ipynb #244d48d7
