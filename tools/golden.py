@@ -12,12 +12,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from optima.agents.messages import Message, Trajectory
 from optima.base.machine import machine
-from optima.config.settings import model_digest
+from optima.config.models import model_digest
 from optima.engines.loading import load_base, load_tokenizer
 from optima.engines.request import encode_conversation
 from optima.train.dpo import examples_of_pairs, train_pairs_with_trl
+from optima.train.examples import IGNORED, Example, examples_of
 from optima.train.pairs import Pair
-from optima.train.sft import IGNORED, Example, examples_of, plan_steps, train_with_trl, with_adapter
+from optima.train.sft import plan_steps, train_with_trl, with_adapter
 from tools.project import ROOT
 
 FOLDER, BASE = ROOT / "tests" / "golden", ROOT / "optima" / "toy" / "checkpoints" / "toy-base-0"
@@ -90,7 +91,7 @@ def flipped(margin, right=torch.nn.functional.logsigmoid):
 
 
 CHANGES = {  # what a change of one line does: its words -> the run, and the change
-    "the mask of `encode_conversation` is all ones (SFT)": ("sft", lambda: patch("optima.train.sft.encode_conversation", everything)),
+    "the mask of `encode_conversation` is all ones (SFT)": ("sft", lambda: patch("optima.train.examples.encode_conversation", everything)),
     "the labels are one token late (SFT)": ("sft", lambda: patch.object(Example, "labels", property(late))),
     "the mask of `encode_conversation` is all ones (DPO)": ("dpo", lambda: patch("optima.train.dpo.encode_conversation", everything)),
     "the sign in DPO's sigmoid is turned round": ("dpo", lambda: patch("torch.nn.functional.logsigmoid", flipped)),

@@ -17,21 +17,15 @@ from optima.agents.prompts import prompts_of
 from optima.agents.scheduler import Dialogue, run_dialogues
 from optima.base.machine import machine
 from optima.cli import kernels
-from optima.config.settings import Settings, load_settings, toy_base
+from optima.config.models import toy_base
+from optima.config.settings import Settings, load_settings
 from optima.engines.loading import load_base, load_model
 from optima.engines.local import LocalEngine
 from optima.engines.request import Completion, Engine, encode_conversation
 from optima.engines.sampling import choose, uniforms
 from optima.tasks.catalogue import get_benchmark
-from optima.train.sft import (
-    IGNORED,
-    examples_of,
-    micro_batches,
-    optimizer_and_schedule,
-    plan_steps,
-    train_with_trl,
-    with_adapter,
-)
+from optima.train.examples import IGNORED, examples_of
+from optima.train.sft import micro_batches, optimizer_and_schedule, plan_steps, train_with_trl, with_adapter
 
 FLOORS = {"vs_one_by_one": 20, "vs_lockstep": 1.8, "sft_vs_bare_loop": 1.2}
 AIMS = {"vs_one_by_one": 30, "vs_lockstep": 2.5, "sft_vs_bare_loop": 1.0}

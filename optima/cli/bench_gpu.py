@@ -19,7 +19,8 @@ from optima.engines.local import LocalEngine
 from optima.engines.request import Request
 from optima.toy.models import make_tokenizer
 from optima.train.dpo import train_pairs_with_trl
-from optima.train.sft import Example, train_with_trl, with_adapter
+from optima.train.examples import Example
+from optima.train.sft import train_with_trl, with_adapter
 
 MODEL = "meta-llama/Meta-Llama-3-8B-Instruct"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from optima.base.files import file_digest
 from optima.base.machine import cores, cpu_name, memory_gb, package_version
 from optima.cli.reproduce import ROOT
-from optima.config.settings import CHECKPOINTS
+from optima.config.models import CHECKPOINTS
 
 LEAST_MEMORY_GB, LEAST_DISK_GB, LEAST_PYTHON = 4, 2, (3, 11)
 

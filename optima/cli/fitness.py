@@ -7,7 +7,8 @@ from pathlib import Path
 
 from optima.base.errors import OptimaError
 from optima.cli.memory import GIB, Shape, generation_memory, hours, shape_of, training_memory
-from optima.config.settings import SHIPPED, Settings
+from optima.config.models import SHIPPED
+from optima.config.settings import Settings
 from optima.train.sft import MICRO_TOKENS
 
 Finding = tuple[bool, str]

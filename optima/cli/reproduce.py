@@ -18,7 +18,8 @@ from optima.base.progress import FILE, Progress
 from optima.cli import kernels
 from optima.cli.kernels import Ordered, Warmed
 from optima.config.artefacts import artefact
-from optima.config.settings import Settings, load_settings, model_digest
+from optima.config.models import model_digest
+from optima.config.settings import Settings, load_settings
 from optima.config.systems import METHODS
 from optima.run.registry import read_registry
 

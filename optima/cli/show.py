@@ -92,7 +92,8 @@ def shown_comparisons(
     against: str | None = None,  # a system that all others are set beside; None: each trained team with its controls
 ) -> list[dict]:
     "The paired comparisons that can be made; says on stderr which cannot, for want of seeds."
-    from optima.evaluate.statistics import comparisons, default_pairs
+    from optima.config.systems import default_pairs
+    from optima.evaluate.statistics import comparisons
     from optima.report.against_paper import shown_rows
 
     systems = sorted({line["system"] for line in lines}, key=system_order)

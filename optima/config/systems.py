@@ -213,3 +213,9 @@ def system_order(name: str) -> tuple:
     "Sort key: the rows of tables in their order, then those that nobody registered here by name."
     known = SYSTEMS.things.get(name)
     return (known.order if known else float("inf"), name)
+
+
+def default_pairs(systems) -> list[tuple[str, str]]:  # (system, against), as far as both were run
+    "Each system with its controls."
+    pairs = [(system, other) for system in sorted(systems, key=system_order) for other in system_of(system).controls]
+    return [pair for pair in pairs if set(pair) <= set(systems)]

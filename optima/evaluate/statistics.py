@@ -6,8 +6,8 @@
 __all__ = ['COLUMNS', 'SPOKEN', 'TEMPERATURES', 'RESAMPLES', 'KEYS', 'evaluation_columns', 'first_tasks', 'Cell', 'fill',
            'gather', 'check_columns', 'resampling_weights', 'bootstrap', 'interval', 'check_pairs', 'differences',
            'verdict', 'seed_means', 'tidy', 'compare', 'finite', 'open_interval', 'cells_of', 'benchmarks_of',
-           'decodings_of', 'default_pairs', 'matched', 'summary', 'relative_cost', 'report_rows', 'chosen_against',
-           'comparisons', 'run_under']
+           'decodings_of', 'matched', 'summary', 'relative_cost', 'report_rows', 'chosen_against', 'comparisons',
+           'run_under']
 
 # %% ../../nbs/evaluate/02_statistics.ipynb #fecf73fd
 from collections import Counter
@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..base.errors import OptimaError, suggest
-from ..config.systems import system_of, system_order
+from ..config.systems import default_pairs, system_order
 from .filler import PHRASES, phrase_tokens
 
 # %% ../../nbs/evaluate/02_statistics.ipynb #646c5fbd
@@ -269,12 +269,6 @@ def decodings_of(cells: dict, decoding: str | None = None) -> list[str]:
     if decoding and known and decoding not in known:
         raise OptimaError(suggest("decoding", decoding, known))
     return [name for name in known if decoding in (None, name)]
-
-# %% ../../nbs/evaluate/02_statistics.ipynb #99370363
-def default_pairs(systems) -> list[tuple[str, str]]:  # (system, against), as far as both were run
-    "Each system with its controls."
-    pairs = [(system, other) for system in sorted(systems, key=system_order) for other in system_of(system).controls]
-    return [pair for pair in pairs if set(pair) <= set(systems)]
 
 # %% ../../nbs/evaluate/02_statistics.ipynb #d77179f3
 def matched(

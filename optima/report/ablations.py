@@ -11,7 +11,7 @@ __all__ = ['CONTROLS', 'PARTS', 'FACTORS', 'COSTS', 'TABLE4', 'whose', 'warnings
 # %% ../../nbs/report/09_ablations.ipynb #a45ee3c3
 import numpy as np
 
-from ..config.systems import ABLATION_TABLE, labelled, system_of, system_order
+from ..config.systems import ABLATION_TABLE, default_pairs, labelled, system_of, system_order
 from optima.evaluate.statistics import (
     SPOKEN,
     benchmarks_of,
@@ -19,7 +19,6 @@ from optima.evaluate.statistics import (
     cells_of,
     compare,
     comparisons,
-    default_pairs,
     gather,
     interval,
     matched,

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..base.errors import OptimaError, suggest
 from ..base.machine import dated
-from ..config.settings import SHIPPED
+from ..config.models import SHIPPED
 from ..config.systems import labelled, system_order
 from .figures import INK, Figure, draw, draw_curve, empty_axes, look, plain_ticks
 from .tables import Table, format_interval, format_number

@@ -19,7 +19,8 @@ from ..agents.scheduler import Dialogue
 from ..agents.strategies import draw_formats
 from ..base.files import aside, digest, file_digest, write_json
 from ..base.progress import Progress
-from ..config.settings import Settings, model_digest
+from ..config.models import model_digest
+from ..config.settings import Settings
 from ..config.versions import PAPER_VERSIONS, STAGE_VERSIONS
 from ..engines.adapters import role_of
 from ..evaluate.statistics import TEMPERATURES, evaluation_columns
@@ -171,8 +172,10 @@ def learn(
     role: str | None = None,  # learn this role's turns only
 ) -> dict:  # the log of `train_adapter`
     "Train one adapter under the team's settings."
+    from optima.train.examples import examples_of
+
     from optima.engines.loading import load_tokenizer
-    from optima.train.sft import examples_of, train_adapter
+    from optima.train.sft import train_adapter
     settings = team.settings
     title = f"{settings.system}, iteration {iteration}: train{f' {role}' if role else ''}"
     with Progress(title, settings.training_steps) as progress:

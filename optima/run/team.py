@@ -25,7 +25,8 @@ from ..agents.scheduler import Dialogue, run_dialogues
 from ..base.files import aside, digest, folder_digest, folder_files, write_json
 from ..base.machine import machine
 from ..base.progress import Progress
-from ..config.settings import Settings, model_digest
+from ..config.models import model_digest
+from ..config.settings import Settings
 from .stages import Stage
 from ..tasks.catalogue import get_benchmark
 from ..tasks.task import Benchmark, Task

@@ -18,7 +18,8 @@ from ..agents.messages import Trajectory
 from ..agents.scheduler import Dialogue
 from ..base.files import aside, write_json
 from ..base.progress import Progress
-from ..config.settings import Settings, model_digest
+from ..config.models import model_digest
+from ..config.settings import Settings
 from ..config.versions import PAPER_VERSIONS
 from .loop import TRAINING, give_rewards, origin, reward_settings, stream
 from .stages import Stage, Store

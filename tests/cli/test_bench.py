@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from optima.cli import bench
-from optima.config.settings import load_settings, toy_base
+from optima.config.models import toy_base
+from optima.config.settings import load_settings
 from optima.engines.loading import load_model
 from optima.engines.local import LocalEngine
 

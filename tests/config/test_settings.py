@@ -4,7 +4,8 @@ from plugged import plug
 
 from optima.base.errors import OptimaError
 from optima.base.files import make_folder
-from optima.config.settings import load_settings, model_digest, parse_override, preset_names, read_preset
+from optima.config.models import model_digest
+from optima.config.settings import load_settings, parse_override, preset_names, read_preset
 from optima.config.systems import ABLATIONS, MAIN, SYSTEMS
 from optima.tasks.task import BENCHMARKS, Benchmark
 
@@ -74,7 +75,8 @@ def another_benchmark(monkeypatch):
 
 
 def test_the_teacher_counts_by_its_content(tmp_path, monkeypatch):
-    monkeypatch.setattr("optima.config.settings.CHECKPOINTS", tmp_path)
+    for module in ("settings", "models"):
+        monkeypatch.setattr(f"optima.config.{module}.CHECKPOINTS", tmp_path)
     keys = set()
     for words in ("one", "another"):
         make_folder(tmp_path / "toy-teacher").joinpath("config.json").write_text(words)

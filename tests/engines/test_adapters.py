@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from optima.agents.paradigms import Prompts
 from optima.agents.scheduler import Dialogue, run_dialogues
 from optima.base.errors import OptimaError
-from optima.config.settings import toy_base
+from optima.config.models import toy_base
 from optima.engines.adapters import RoleEngine, role_of
 from optima.engines.loading import load_model
 from optima.engines.local import LocalEngine

@@ -10,8 +10,9 @@ from optima.engines.loading import fitting_dtype, load_model, source
 from optima.engines.local import LocalEngine
 from optima.engines.request import Request, encode_conversation, fitted
 from optima.train.dpo import train_preferences
+from optima.train.examples import examples_of
 from optima.train.pairs import Pair
-from optima.train.sft import examples_of, train_adapter
+from optima.train.sft import train_adapter
 
 LETTERS = [*"0123456789abcdefghijklmnopqrstuvwxyz{}:,", "think", "model", "system", "user", "assistant"]
 SIZES = {

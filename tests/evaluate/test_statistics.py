@@ -10,7 +10,7 @@ import synthetic
 
 from optima.agents.formats import parse
 from optima.base.errors import OptimaError
-from optima.config.systems import system_order
+from optima.config.systems import default_pairs, system_order
 from optima.evaluate.filler import PATTERNS, phrase_shares
 from optima.evaluate.statistics import (
     KEYS,
@@ -18,7 +18,6 @@ from optima.evaluate.statistics import (
     check_pairs,
     compare,
     comparisons,
-    default_pairs,
     evaluation_columns,
     fill,
     first_tasks,

@@ -15,7 +15,7 @@ OTHER = Task("mire/1", "b", "q", answer="Mire", metric="f1")
 
 @pytest.fixture(scope="module")
 def engine(one_thread):
-    from optima.config.settings import toy_base
+    from optima.config.models import toy_base
     from optima.engines.loading import load_model
     from optima.engines.local import LocalEngine
 

@@ -18,7 +18,8 @@ from optima.agents.messages import read_jsonl
 from optima.base.errors import OptimaError
 from optima.base.files import canonical_json
 from optima.cli import main as cli
-from optima.config.settings import ASKING, load_settings, toy_base
+from optima.config.models import toy_base
+from optima.config.settings import ASKING, load_settings
 from optima.config.systems import SYSTEMS
 from optima.engines.client import ServerEngine
 from optima.engines.loading import load_model

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from optima.base.files import file_digest
 from optima.cli import main as cli
-from optima.config.settings import toy_base
+from optima.config.models import toy_base
 from optima.run.registry import read_registry
 from optima.run.stages import done_files
 from optima.train.card import UNSCORED, about_base, add_scores, write_card

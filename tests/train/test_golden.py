@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from optima.config.settings import model_digest
+from optima.config.models import model_digest
 from tools.golden import BASE, BIAS, CHANGES, FOLDER, RUNS, TOLERANCE, apart, changed
 
 pytestmark = [pytest.mark.usefixtures("one_thread"),

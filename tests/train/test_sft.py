@@ -15,7 +15,8 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTConfig, 
 from optima.base.errors import OptimaError
 from optima.engines.loading import compute_dtype, load_base, quantization_settings
 from optima.train import sft as training
-from optima.train.sft import Example, naive_training, plan_steps, train_adapter, train_with_trl, with_adapter
+from optima.train.examples import Example
+from optima.train.sft import naive_training, plan_steps, train_adapter, train_with_trl, with_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
