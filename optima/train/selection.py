@@ -95,12 +95,13 @@ def diverse(
 
 # %% ../../nbs/train/01_selection.ipynb #c8c731a8
 def _by_reward(
-    trajectories: list[Trajectory], threshold: float, keep_share: float, diversity: bool, rng: random.Random
+    trajectories: list[Trajectory], threshold: float, keep_share: float, count: int | None, diversity: bool, rng: random.Random
 ) -> list[Trajectory]:
-    "The best of each task, above the threshold, of these the top share."
-    good = above_threshold(best_of_n(by_task(trajectories), rng), threshold)
-    count = kept_count(len(good), keep_share)
-    return diverse(good, count, rng) if diversity else top_share(good, keep_share, rng)
+    "The best of each task, above the threshold, of these the top share; or the top `count` of all."
+    best = best_of_n(by_task(trajectories), rng)
+    good = above_threshold(best, threshold) if count is None else best
+    if diversity: return diverse(good, kept_count(len(good), keep_share) if count is None else count, rng)
+    return top_share(good, keep_share, rng) if count is None else best_first(good, rng)[:count]
 
 
 def _at_random(
@@ -131,12 +132,13 @@ def select(
     seed: int,
     how: str = "reward",  # "reward", or "random" for the control: as many ordinary ones, whatever they earned
     diversity: bool = True,  # keep every strategy covered
+    count: int | None = None,  # as many of the tasks' best, in place of threshold and share
 ) -> list[Trajectory]:  # [] where nothing is good enough
     "The dialogues to train on."
     if how not in HOW:
         raise OptimaError(suggest("selection", how, HOW))
     trajectories = judged(trajectories)
-    chosen = _by_reward(trajectories, threshold, keep_share, diversity, random.Random(f"reward/{seed}"))
+    chosen = _by_reward(trajectories, threshold, keep_share, count, diversity, random.Random(f"reward/{seed}"))
     if how == "reward":
         return chosen
     return _at_random(trajectories, len(chosen), random.Random(f"random/{seed}"))

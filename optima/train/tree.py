@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SAME', 'MEANS', 'SIMILAR', 'BEST', 'PAIRS', 'Node', 'Rollout', 'Tree', 'outline', 'twin', 'add_rollout',
            'back_propagate', 'eligible', 'unlike_expanded', 'choose', 'rollouts_of', 'grow_trees', 'above', 'contests',
-           'rivals', 'chat_at', 'pair_at', 'pairs_of', 'token_scale', 'write_trees', 'read_trees']
+           'siblings', 'rivals', 'chat_at', 'pair_at', 'pairs_of', 'random_pairs', 'token_scale', 'write_trees',
+           'read_trees']
 
 # %% ../../nbs/train/03_tree.ipynb #7cb17822
 import math
@@ -251,6 +252,16 @@ def contests(
     return pairs if which == "all" else pairs[:1]
 
 # %% ../../nbs/train/03_tree.ipynb #4c1d0206
+def siblings(
+    tree: Tree,
+    which: str = "all",  # one of `PAIRS`
+) -> list[tuple[int, int]]:  # the better one first
+    "The turns that one speaker could take at the same point, two by two, as places in the tree."
+    if which not in PAIRS: raise OptimaError(suggest("choice of pairs", which, PAIRS))
+    def told(one, other): return tree.speaker(one) == tree.speaker(other) and tree.text(one) and tree.text(other)  # silence teaches nothing
+    return [pair for parent in range(len(tree.nodes)) for pair in contests(tree, parent, which) if told(*pair)]
+
+
 def rivals(
     tree: Tree,
     which: str = "all",  # one of `PAIRS`
@@ -258,12 +269,9 @@ def rivals(
     difference: float = 0.2,  # and by more than this above the other's
 ) -> list[tuple[int, int]]:  # the better one first
     "The siblings of one speaker that are far enough apart, as places in the tree."
-    if which not in PAIRS: raise OptimaError(suggest("choice of pairs", which, PAIRS))
-    def apart(better, worse):
-        high, low = tree.nodes[better].value, tree.nodes[worse].value
-        told = tree.speaker(better) == tree.speaker(worse) and tree.text(better) and tree.text(worse)  # silence teaches nothing
-        return told and above(high, threshold) and above(high - low, difference)
-    return [pair for parent in range(len(tree.nodes)) for pair in contests(tree, parent, which) if apart(*pair)]
+    worth = [node.value for node in tree.nodes]
+    return [(better, worse) for better, worse in siblings(tree, which)
+            if above(worth[better], threshold) and above(worth[better] - worth[worse], difference)]
 
 # %% ../../nbs/train/03_tree.ipynb #f999fad6
 def chat_at(
@@ -295,6 +303,16 @@ def pairs_of(
 ) -> list[Pair]:  # the best first
     "The preference pairs of a tree."
     return top_pairs([pair_at(tree, *pair) for pair in rivals(tree, which, threshold, difference)], share)
+
+# %% ../../nbs/train/03_tree.ipynb #9be3f0a4
+def random_pairs(
+    tree: Tree,
+    count: int,  # how many the method has of this tree, such as `len(pairs_of(tree))`
+    seed: int,
+) -> list[Pair]:  # fewer where the tree has no more siblings
+    "Pairs of siblings drawn at random, the chosen one by coin: the control for preferences."
+    rng, every = random.Random(f"pairs/{seed}/{tree.task}"), siblings(tree)
+    return [pair_at(tree, *rng.sample(pair, 2)) for pair in rng.sample(every, min(count, len(every)))]
 
 # %% ../../nbs/train/03_tree.ipynb #0cd8b477
 def token_scale(

@@ -13,6 +13,7 @@ from optima.train.selection import (
     by_task,
     diverse,
     kept_count,
+    reward_of,
     select,
     top_share,
 )
@@ -67,6 +68,20 @@ def test_the_control_has_the_same_count_and_one_dialogue_per_task(threshold, kee
         for chosen in (by_reward, at_random):
             assert len({one.task for one in chosen}) == len(chosen)
             assert set(names(chosen)) <= set(names(made))
+
+
+@pytest.mark.parametrize("diversity", [True, False])
+def test_a_row_is_given_as_many_as_another_wherever_its_threshold_is(diversity):
+    pool = world()
+    full = select(pool, threshold=0.6, keep_share=0.7, seed=3, diversity=diversity)
+    for count in (0, 1, len(full), 40):
+        matched = select(pool, threshold=5.0, keep_share=0.1, seed=3, diversity=diversity, count=count)
+        assert len(matched) == count == len({one.task for one in matched})
+        blind = select(pool, threshold=5.0, keep_share=0.1, seed=3, diversity=diversity, count=count, how="random")
+        assert len(blind) == count
+    same = select(pool, threshold=5.0, keep_share=0.1, seed=3, diversity=diversity, count=len(full))
+    assert [reward_of(one) for one in same] == [reward_of(one) for one in full] or diversity
+    assert len(select(pool, threshold=5.0, keep_share=0.1, seed=3, diversity=diversity, count=400)) == 40
 
 
 def test_the_control_is_blind_to_rewards():

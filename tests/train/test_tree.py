@@ -22,8 +22,10 @@ from optima.train.tree import (
     eligible,
     grow_trees,
     pairs_of,
+    random_pairs,
     read_trees,
     rivals,
+    siblings,
     token_scale,
     twin,
     unlike_expanded,
@@ -115,6 +117,17 @@ def test_exactly_the_right_pairs_come_out():
     assert len(pairs_of(tree, "best_worst")) == 1 and len(pairs_of(tree, share=1.0)) == 6
 
 
+def test_pairs_by_coin_are_as_many_of_any_siblings_and_either_turn_is_chosen():
+    tree, drawn = grown(4), Counter()
+    for seed in range(600):
+        pairs = random_pairs(tree, len(pairs_of(tree)), seed)
+        assert len(pairs) == 3 and pairs == random_pairs(tree, 3, seed)
+        drawn.update((pair.chosen["content"], pair.rejected["content"]) for pair in pairs)
+    assert len(drawn) == 2 * len(siblings(tree)) > 2 * len(rivals(tree)), "also siblings that are no rivals"
+    assert all(45 < count < 110 for count in drawn.values()), "each of the 24 about 75 times"
+    assert len(random_pairs(tree, 1000, 0)) == len(siblings(tree)) and random_pairs(tree, 0, 0) == []
+
+
 def test_a_pair_carries_the_conversation_of_its_better_turn():
     pair = pairs_of(grown(4))[1]
     system, told = pair.conversation
@@ -181,7 +194,7 @@ def test_siblings_of_two_speakers_are_no_pair():
     tree = hung(("one", 0.0))
     add_rollout(tree, spoken("three", speakers=("critic",)), 1.0)
     back_propagate(tree)
-    assert rivals(tree) == rivals(tree, "best_worst") == []
+    assert rivals(tree) == rivals(tree, "best_worst") == siblings(tree) == random_pairs(tree, 5, 0) == []
 
 
 def test_the_ten_best_draw_lots_by_their_values():
