@@ -172,9 +172,8 @@ def learn(
     role: str | None = None,  # learn this role's turns only
 ) -> dict:  # the log of `train_adapter`
     "Train one adapter under the team's settings."
-    from optima.train.examples import examples_of
-
     from optima.engines.loading import load_tokenizer
+    from optima.train.examples import examples_of
     from optima.train.sft import train_adapter
     settings = team.settings
     title = f"{settings.system}, iteration {iteration}: train{f' {role}' if role else ''}"

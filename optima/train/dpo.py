@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import mul
 from time import perf_counter
 
-from .examples import Example
-
 from ..base.errors import OptimaError
 from ..engines.loading import load_base, load_tokenizer, quietly
 from ..engines.request import encode_conversation
+from .examples import Example
 from .pairs import Pair
 from optima.train.sft import (
     WholeSteps,

@@ -16,14 +16,13 @@ from math import isfinite
 from pathlib import Path
 from time import perf_counter
 
-from .examples import IGNORED, Example, check_examples, examples_of
-
 from ..agents.messages import Trajectory
 from ..base.errors import OptimaError
 from ..base.files import file_digest
 from ..engines.loading import compute_dtype, load_base, load_tokenizer, quietly
 from ..engines.local import portions
 from .card import about_base, write_card
+from .examples import IGNORED, Example, check_examples, examples_of
 
 # %% ../../nbs/train/05_sft.ipynb #dee56e4a
 def plan_steps(
