@@ -6,7 +6,7 @@ from pathlib import Path
 from optima.base.errors import OptimaError, suggest
 from optima.cli.reproduce import PUBLISHED
 from optima.config.artefacts import artefact
-from optima.config.settings import load_settings
+from optima.config.settings import DEFAULTS, load_settings
 from optima.config.systems import system_of, system_order
 from optima.run.registry import read_registry, registry_path
 from optima.run.stages import Store, is_done
@@ -30,10 +30,10 @@ def choose_preset(lines: list[dict], preset: str | None) -> str:
 
 
 def unchanged(line: dict, preset: str) -> bool:
-    "Whether a line ran with its preset's settings, and none set by hand."
+    "Whether a line ran with its preset's settings, and none set by hand; newer settings count as their defaults."
     settings = load_settings(line["system"], preset, line["seed"])
     stored = {name: value for name, value in line["settings"].items() if name != "stages"}
-    return stored == settings.to_dict() or line["key"] == settings.key
+    return DEFAULTS | stored == DEFAULTS | settings.to_dict() or line["key"] == settings.key
 
 
 def current(lines: list[dict], preset: str) -> list[dict]:
