@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from optima.base.errors import OptimaError
 from optima.base.machine import machine
 from optima.sandbox import bubblewrap as isolation
-from optima.sandbox import monty as sandbox
+from optima.sandbox import judge as sandbox
 
 FLOORS = {"monty": 500, "bubblewrap": 10}  # programs per second and core
 PROGRAM = "def take(x):\n    return [(x + 3) * 2 for _ in range(3)]"

@@ -177,14 +177,14 @@ def rows_of_method(method: str) -> tuple[System, ...]:
     "All teams of one method: the main one, three agents, an adapter for each role, and the ablations."
     name, whole = NAMED[method], f"paper_{method}_full"
     lacking = {"ablation": True, "ablates": whole, "controls": (whole,)}
-    roles = [trained(method, "_per_role", {"adapters": "per_role"}, variant="per_role", controls=("paper_isft",))]
     return (
         trained(method, changes={"scaling": True, "transfer": True}, published=name,
                 controls=tuple(f"paper_{other}" for other in BESIDE)),
         trained(method, "_3", agents=3, variant="three", published=name,
                 controls=tuple(f"paper_{other}_3" for other in BESIDE)),
         trained(method, "_full", ablation=True, published=name, controls=tuple(f"paper_{other}_full" for other in BESIDE)),
-        *(roles if method == "isft" else []),
+        *([trained(method, "_per_role", {"adapters": "per_role"}, variant="per_role", controls=("paper_isft",))]
+          if method == "isft" else []),
         trained(method, "_without_loss", {"loss_weight": 0.0}, variant="without_loss", published=f"{name} w/o Loss", **lacking),
         trained(method, "_without_tokens", {"token_weight": 0.0}, variant="without_tokens", published=f"{name} w/o #Tokens", **lacking),
     )

@@ -151,7 +151,7 @@ def order_of(preset, workers, seeds=1):
 def test_two_workers_are_busy_with_stages_of_their_own(preset, seeds):
     started, held = order_of(preset, 2, seeds)
     assert held == [] and len(started) == seeds * len((*MAIN, *ABLATIONS))
-    assert started[:2] == [f"optima_debate-{preset}-0", f"optima_multi_step-{preset}-0"]
+    assert started[:2] == [f"random_selection_debate-{preset}-0", f"random_selection_multi_step-{preset}-0"]  # two worlds of stages
     for first, second in (("optima_multi_step", "full"), ("random_selection_multi_step", "random_selection")):
         assert started.index(f"{first}-{preset}-0") < started.index(f"{second}-{preset}-0")
 
